@@ -1,0 +1,379 @@
+"""Launch plans: flat lists of small verbs that the native program executes, in a place or on a host.
+
+One frozen dataclass per verb; field order is argument order.  `encode` makes the bytes that
+`native/plan.c` reads, `describe` makes words.  A contract test compares this table with
+`proa-native verbs`.
+
+Encoding, for every step: the verb, a NUL, the number of arguments in decimal, a NUL, then each
+argument and a NUL.  Nothing else: no lengths, no padding, so the C side keeps pointers into the
+buffer and allocates nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from proa.errors import Invalid
+
+MAXIMUM_BYTES = 4 << 20  # of one encoded plan; native/proa.h PLAN_MAX
+
+
+@dataclass(frozen=True)
+class Step:
+    """One verb with its arguments."""
+
+    verb: ClassVar[str] = ""
+
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments as strings; a tuple field contributes one argument per item."""
+        result: list[str] = []
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, tuple):
+                result.extend(str(part) for part in value)
+            else:
+                result.append(str(value))
+        return tuple(result)
+
+
+# -- the place: first steps of a PLACE request ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Namespaces(Step):
+    """New namespaces for the child, of: user pid mount net ipc uts cgroup.  Must come first."""
+
+    verb: ClassVar[str] = "ns"
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class IdMap(Step):
+    """Map `count` ids from 0 inside to `base` outside, for users and groups (user_namespaces(7))."""
+
+    verb: ClassVar[str] = "idmap"
+    base: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Cgroup(Step):
+    """Enter the cgroup whose `cgroup.procs` is `procs` (a path or `fd:N`)."""
+
+    verb: ClassVar[str] = "cgroup"
+    procs: str
+
+
+# -- file systems -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MountFs(Step):
+    """mount(2); `flags` is a comma list of ro nosuid nodev noexec relatime noatime strictatime."""
+
+    verb: ClassVar[str] = "mount"
+    kind: str
+    source: str
+    target: str
+    flags: str = ""
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Attach(Step):
+    """Attach a tree at `target`: a sent detached mount (`fd:N`) or a recursive bind of a path.
+
+    The target is resolved inside the new root (never through a symlink out of it) and made when
+    missing, as a directory or an empty file like the source.  `flags` adds mount attributes.
+    """
+
+    verb: ClassVar[str] = "attach"
+    source: str
+    target: str
+    flags: str = ""
+
+
+@dataclass(frozen=True)
+class Root(Step):
+    """Make `source` (`fd:N` or a path) the root: /proc, /sys and /dev of the place move into it.
+
+    Pivots; where that is impossible (initramfs) moves the mount and chroots.
+    """
+
+    verb: ClassVar[str] = "root"
+    source: str
+    flags: str = ""
+
+
+@dataclass(frozen=True)
+class Directory(Step):
+    """Make a directory and its parents, inside the root; an existing one is left as it is."""
+
+    verb: ClassVar[str] = "dir"
+    path: str
+    mode: str = "0755"
+
+
+@dataclass(frozen=True)
+class Write(Step):
+    """Write a file (made when missing, else truncated)."""
+
+    verb: ClassVar[str] = "write"
+    path: str
+    mode: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Cover(Step):
+    """Bind a private tmpfs file with this content over `path`, leaving the image's own untouched."""
+
+    verb: ClassVar[str] = "cover"
+    path: str
+    mode: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Symlink(Step):
+    """symlink(2), existing path ignored."""
+
+    verb: ClassVar[str] = "symlink"
+    target: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Node(Step):
+    """mknod(2) of a character device; only where the place may (a vm's guest)."""
+
+    verb: ClassVar[str] = "node"
+    path: str
+    mode: str
+    major: int
+    minor: int
+
+
+@dataclass(frozen=True)
+class Mask(Step):
+    """Hide a file behind /dev/null's twin or a directory behind an empty read-only tmpfs."""
+
+    verb: ClassVar[str] = "mask"
+    path: str
+
+
+@dataclass(frozen=True)
+class ReadOnly(Step):
+    """Make a path read-only by binding it onto itself; a missing path is skipped."""
+
+    verb: ClassVar[str] = "readonly"
+    path: str
+
+
+# -- identity and network ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hostname(Step):
+    """sethostname(2)."""
+
+    verb: ClassVar[str] = "hostname"
+    name: str
+
+
+@dataclass(frozen=True)
+class Sysctl(Step):
+    """Write a /proc/sys entry, named with dots; refused unless it really is procfs."""
+
+    verb: ClassVar[str] = "sysctl"
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Interface(Step):
+    """Set an interface's name, address and MTU and bring it up; an empty mac or address is left.
+
+    `device` is its present name, `name` what it shall be called.
+    """
+
+    verb: ClassVar[str] = "interface"
+    device: str
+    name: str
+    mac: str
+    address: str
+    mtu: int
+
+
+@dataclass(frozen=True)
+class Route(Step):
+    """A default IPv4 route through `gateway`."""
+
+    verb: ClassVar[str] = "route"
+    gateway: str
+
+
+# -- the guest's own: only in SETUP requests to a vm's init ---------------------------------------
+
+
+@dataclass(frozen=True)
+class Entropy(Step):
+    """Feed and reseed the kernel's generator with these host bytes (hex), see random(4)."""
+
+    verb: ClassVar[str] = "entropy"
+    bytes_hex: str
+
+
+@dataclass(frozen=True)
+class Clock(Step):
+    """Set CLOCK_REALTIME, nanoseconds since the epoch."""
+
+    verb: ClassVar[str] = "clock"
+    nanoseconds: int
+
+
+@dataclass(frozen=True)
+class Module(Step):
+    """finit_module(2) of a file; already loaded is fine."""
+
+    verb: ClassVar[str] = "module"
+    path: str
+
+
+@dataclass(frozen=True)
+class Swap(Step):
+    """swapon(2) of a device."""
+
+    verb: ClassVar[str] = "swap"
+    device: str
+
+
+# -- the process: last steps of a LAUNCH or EXEC request ----------------------------------------
+
+
+@dataclass(frozen=True)
+class Rlimit(Step):
+    """setrlimit(2); `name` like nofile; values in decimal, -1 for infinity; capped at the hard limit."""
+
+    verb: ClassVar[str] = "rlimit"
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True)
+class OomScore(Step):
+    """Write /proc/self/oom_score_adj."""
+
+    verb: ClassVar[str] = "oom"
+    score: int
+
+
+@dataclass(frozen=True)
+class Environment(Step):
+    """One `KEY=value` of the environment."""
+
+    verb: ClassVar[str] = "env"
+    setting: str
+
+
+@dataclass(frozen=True)
+class WorkDirectory(Step):
+    """chdir(2) inside the root, made when missing (owned by root, as Docker does)."""
+
+    verb: ClassVar[str] = "cwd"
+    path: str
+
+
+@dataclass(frozen=True)
+class Umask(Step):
+    """umask(2), octal."""
+
+    verb: ClassVar[str] = "umask"
+    mode: str = "0022"
+
+
+@dataclass(frozen=True)
+class Terminal(Step):
+    """Take a new pseudo-terminal of the place's devpts as stdio and controlling terminal."""
+
+    verb: ClassVar[str] = "tty"
+    rows: int = 24
+    columns: int = 80
+
+
+@dataclass(frozen=True)
+class Capabilities(Step):
+    """Keep exactly this bounding, permitted and effective set (hex mask); nothing inheritable."""
+
+    verb: ClassVar[str] = "caps"
+    mask_hex: str
+
+
+@dataclass(frozen=True)
+class NoNewPrivileges(Step):
+    """prctl(PR_SET_NO_NEW_PRIVS)."""
+
+    verb: ClassVar[str] = "nonewprivs"
+
+
+@dataclass(frozen=True)
+class User(Step):
+    """Become a user, `name|uid[:group|gid]` of the place's /etc/passwd, plus extra groups.
+
+    Without a group the user's own and supplementary ones; sets HOME when the environment has none.
+    """
+
+    verb: ClassVar[str] = "user"
+    user: str
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Seccomp(Step):
+    """Load the compiled-in filter `default`, or nothing for `unconfined`."""
+
+    verb: ClassVar[str] = "seccomp"
+    profile: str
+
+
+@dataclass(frozen=True)
+class Exec(Step):
+    """execve(2), the command looked up in PATH of the environment given.  Ends the plan."""
+
+    verb: ClassVar[str] = "exec"
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Builtin(Step):
+    """Run one of the native program's own commands instead of a file of the image.  Ends the plan.
+
+    `tree-out PATH`, `tree-in PATH`, `procs`, `read PATH...`, `pause`: see docs/protocol.md.
+    """
+
+    verb: ClassVar[str] = "builtin"
+    argv: tuple[str, ...]
+
+
+def encode(steps: tuple[Step, ...]) -> bytes:
+    """The bytes of a plan.  Raises Invalid for a NUL inside an argument or an oversized plan."""
+    parts: list[str] = []
+    for step in steps:
+        arguments = step.arguments()
+        for argument in arguments:
+            if "\0" in argument:
+                raise Invalid(f"a NUL byte in an argument of '{step.verb}'")
+        parts.extend((step.verb, str(len(arguments)), *arguments))
+    data = "\0".join(parts).encode("utf-8", "surrogateescape") + b"\0" if parts else b""
+    if len(data) > MAXIMUM_BYTES:
+        raise Invalid(f"the launch plan has {len(data)} bytes, more than {MAXIMUM_BYTES}")
+    return data
+
+
+def describe(steps: tuple[Step, ...]) -> str:
+    """One line of words per step, for people."""
+    lines = [f"{n:3} {step.verb} {' '.join(map(repr, step.arguments()))}".rstrip()
+             for n, step in enumerate(steps)]
+    return "\n".join(lines)
