@@ -1,0 +1,90 @@
+"""The waist: what an isolation is to the engine.
+
+`Isolation` makes places, `Running` is one.  More verbs need a strong reason; new questions become
+data in `features` or `facts`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from proa.agent import Agent
+from proa.resources import Launch, Sources
+from proa.spec import Limits
+
+
+@dataclass(frozen=True)
+class Features:
+    """What instances of an isolation can do, as data, so that nobody asks for its name."""
+
+    shares_kernel: bool
+    live_memory_update: bool
+    live_cpu_update: bool
+    processes_visible_to_host: bool
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one place costs the host: bytes, nanoseconds, counts."""
+
+    memory_bytes: int = 0
+    memory_limit_bytes: int = 0
+    cpu_ns: int = 0
+    pids: int = 0
+    oom_kills: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+
+
+class Running(Protocol):
+    """A place that is up."""
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """JSON-able data from which `adopt` rebuilds this handle."""
+
+    @property
+    def sources(self) -> Sources:
+        """Where the place put what it was given, for the launch plan; valid until launched."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a user may want to know: accelerator, kernel, how it was started."""
+
+    def agent(self) -> Agent:
+        """The connection to its monitor and init."""
+
+    def pause(self) -> None:
+        """Freeze the whole place."""
+
+    def resume(self) -> None:
+        """Thaw it."""
+
+    def update(self, limits: Limits) -> None:
+        """Change limits while running.  Raises Unsupported when it cannot."""
+
+    def usage(self) -> Usage:
+        """Cost to the host now."""
+
+    def inside(self) -> Usage:
+        """What the instance itself uses, by its own kernel's account."""
+
+    def kill(self) -> None:
+        """End everything and release what `start` acquired; idempotent."""
+
+
+class Isolation(Protocol):
+    """A way to make places."""
+
+    name: str
+    features: Features
+
+    def check(self) -> list[str]:
+        """Reasons this host cannot; empty when it can."""
+
+    def start(self, launch: Launch) -> Running:
+        """Make a place; returns when its init answers."""
+
+    def adopt(self, saved: dict[str, Any]) -> Running:
+        """A handle on a place made earlier, perhaps by an engine now gone.  Raises IsolationError."""
