@@ -1,0 +1,11 @@
+"""Where the checkout keeps what tests use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NATIVE = Path(os.environ.get("PROA_NATIVE", ROOT / "build" / "proa-native"))
+PROBE = ROOT / "build" / "probe"
+SOURCE = ROOT / "src"
