@@ -1,0 +1,1 @@
+"""Facts and primitives of this Linux: mounts, cgroups, netlink, child processes, files."""

@@ -1,0 +1,1 @@
+"""Networks: addresses, firewall and published ports."""
