@@ -70,6 +70,8 @@ class Launch:
     shares: tuple[Share, ...] = ()
     links: tuple[Link, ...] = ()
     hold: tuple[int, ...] = ()  # descriptors the monitor keeps open for the instance's lifetime
+    sysctls: tuple[tuple[str, str], ...] = ()
+    remove: bool = False  # the writable layer is thrown away at the end
 
 
 @dataclass(frozen=True)

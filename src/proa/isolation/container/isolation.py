@@ -1,0 +1,149 @@
+"""Containers: an instance's process launched in a place, over an overlay mount with mapped ids.
+
+All mounts are made as detached descriptors and sent with the launch plan, so they exist in the
+place's mount namespace only and vanish with it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from proa import plan
+from proa.agent import Agent
+from proa.host import cgroup, features, mounts, netlink
+from proa.isolation.base import Features, Running, Usage
+from proa.isolation.places import Place, Places
+from proa.plan import Step
+from proa.resources import Launch, Link, Share, Sources
+from proa.spec import Limits
+
+
+@dataclass
+class Container:
+    """A running container: see `isolation.base.Running`."""
+
+    place: Place
+    places: Places
+    sources: Sources = field(default_factory=lambda: Sources(root=""))
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """What `adopt` needs."""
+        return {"place": self.place.name, "base": self.place.base, "pid": self.place.pid}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The kernel is the host's."""
+        return {"kernel": os.uname().release}
+
+    def agent(self) -> Agent:
+        """The monitor's connection."""
+        return self.place.agent
+
+    def pause(self) -> None:
+        """Freeze by cgroup."""
+        self.place.cgroup.freeze()
+
+    def resume(self) -> None:
+        """Thaw by cgroup."""
+        self.place.cgroup.thaw()
+
+    def update(self, limits: Limits) -> None:
+        """Change the cgroup's limits."""
+        self.place.cgroup.apply(limits)
+
+    def usage(self) -> Usage:
+        """The cgroup's account."""
+        return read_usage(self.place.cgroup)
+
+    inside = usage
+
+    def kill(self) -> None:
+        """End every process, remove the cgroup and the place."""
+        self.places.release(self.place.name)
+
+
+class Containers:
+    """Makes containers: see `isolation.base.Isolation`."""
+
+    name = "container"
+    features = Features(shares_kernel=True, live_memory_update=True, live_cpu_update=True,
+                        processes_visible_to_host=True)
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+
+    def check(self) -> list[str]:
+        """What this host lacks for containers."""
+        needed = ("kernel", "user-namespaces", "overlay")
+        return [item.reason for item in features.check() if item.name in needed and not item.ok]
+
+    def start(self, launch: Launch) -> Running:
+        """Take a place and give it its limits, root file system, shares and links."""
+        place = self._places.make(launch.sysctls) if launch.sysctls else self._places.take()
+        try:
+            place.cgroup.apply(launch.limits)
+            sources = _sources(place, launch)
+            for link in launch.links:
+                netlink.veth_create(link.host_name, link.name, place.pid, link.bridge)
+            place.agent.hold(launch.hold)
+        except BaseException:
+            self._places.release(place.name)
+            raise
+        return Container(place, self._places, sources)
+
+    def adopt(self, saved: dict[str, Any]) -> Running:
+        """Connect to the monitor of a container made by an engine now gone."""
+        return Container(self._places.adopt(saved), self._places)
+
+
+def _sources(place: Place, launch: Launch) -> Sources:
+    """Detached mounts for the root and the shares; the caller closes them once launched."""
+    with ExitStack() as opened:
+        idmap = place.user_namespace()
+        opened.callback(os.close, idmap)
+        made: list[int] = []
+        try:
+            made.append(mounts.layered(launch.rootfs.layers, launch.rootfs.upper, idmap))
+            made.extend(share_mount(share, idmap) for share in launch.shares)
+        except BaseException:
+            for descriptor in made:
+                os.close(descriptor)
+            raise
+    return Sources(
+        root="fd:0",
+        shares=tuple(f"fd:{n + 1}" for n in range(len(launch.shares))),
+        before=tuple(step for link in launch.links for step in link_steps(link)),
+        descriptors=tuple(made),
+    )
+
+
+def share_mount(share: Share, idmap: int) -> int:
+    """A detached mount of a share whose files show the ids they have on disk."""
+    descriptor = mounts.open_tree(share.source, recursive=True)
+    try:
+        mounts.set_attributes(descriptor, idmap_fd=idmap, readonly=share.readonly, nodev=True,
+                              recursive=True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def link_steps(link: Link) -> tuple[Step, ...]:
+    """Bring an interface up inside, by the same verbs wherever it is plugged."""
+    return (plan.Interface(link.name, link.name, link.mac, link.address, link.mtu),
+            plan.Route(link.gateway))
+
+
+def read_usage(group: cgroup.Cgroup) -> Usage:
+    """A cgroup's account in the waist's terms."""
+    used = group.usage()
+    return Usage(
+        memory_bytes=used.memory_bytes, memory_limit_bytes=used.memory_limit, cpu_ns=used.cpu_ns,
+        pids=used.pids, oom_kills=used.oom_kills, read_bytes=used.read_bytes,
+        write_bytes=used.write_bytes,
+    )

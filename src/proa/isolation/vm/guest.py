@@ -1,0 +1,222 @@
+"""The guest's kernel: which one, from where, made ready to boot.
+
+The host's own kernel when it has every module a guest needs, else the newest generic kernel of the
+distribution, unpacked from its package and never installed, else one named in the configuration.
+A prepared kernel is a directory `kernels/RELEASE` with `vmlinux`, the few modules, `kernel.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import lzma
+import os
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from proa.errors import Corrupt, HostError, ProaError, Unsupported
+from proa.isolation.vm import initramfs, modules
+
+PACKAGE = "linux-image-amd64"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel ready to boot; `modules` in loading order, as files `modules/NAME.ko`."""
+
+    release: str
+    origin: str
+    directory: Path
+    modules: tuple[str, ...]
+
+    @property
+    def image(self) -> Path:
+        """The uncompressed kernel, an ELF file with a PVH entry."""
+        return self.directory / "vmlinux"
+
+    def initramfs(self, init: bytes) -> bytes:
+        """The first file system around this init."""
+        files = ((name, (self.directory / "modules" / f"{name}.ko").read_bytes())
+                 for name in self.modules)
+        return initramfs.build(init, files)
+
+
+def find(kernels: Path, configured: str = "", progress: Progress = lambda line: None) -> Kernel:
+    """The guest kernel, prepared below `kernels`.  `configured` is the path of a vmlinuz."""
+    if configured:
+        image = Path(configured)
+        release = image.name.partition("-")[2] or image.name
+        return _ready(kernels, release) or prepare(
+            kernels, image, _modules_beside(image, release), release, f"configured: {configured}")
+    own = os.uname().release
+    ready = _ready(kernels, own)
+    if ready:
+        return ready
+    with contextlib.suppress(Unsupported, Corrupt, FileNotFoundError):
+        return prepare(kernels, Path(f"/boot/vmlinuz-{own}"), Path(f"/lib/modules/{own}"), own,
+                       "the host's own")
+    return _newest(kernels) or _from_package(kernels, progress)
+
+
+def _modules_beside(image: Path, release: str) -> Path:
+    unpacked = image.parent.parent / "lib/modules" / release
+    return unpacked if unpacked.is_dir() else Path("/lib/modules") / release
+
+
+def _ready(kernels: Path, release: str) -> Kernel | None:
+    """A prepared kernel, unless it is incomplete or made for another list of modules."""
+    directory = kernels / release
+    try:
+        facts = json.loads((directory / "kernel.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if facts.pop("required", None) != list(modules.REQUIRED + modules.OPTIONAL):
+        return None
+    kernel = Kernel(facts["release"], facts["origin"], directory, tuple(facts["modules"]))
+    complete = all((directory / "modules" / f"{name}.ko").is_file() for name in kernel.modules)
+    return kernel if complete and kernel.image.is_file() else None
+
+
+def _newest(kernels: Path) -> Kernel | None:
+    """The newest prepared kernel that came from a package."""
+    if not kernels.is_dir():
+        return None
+    found = [_ready(kernels, path.name) for path in kernels.iterdir()]
+    packaged = [kernel for kernel in found if kernel and kernel.origin.startswith("package")]
+    return max(packaged, key=lambda kernel: _version(kernel.release), default=None)
+
+
+def _version(release: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", release))
+
+
+def prepare(kernels: Path, image: Path, tree: Path, release: str, origin: str) -> Kernel:
+    """Decompress a kernel and the modules a guest needs into `kernels/RELEASE`, all or nothing."""
+    found = modules.scan(tree)
+    names = modules.order(found)
+    kernels.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".new-", dir=kernels))
+    try:
+        (work / "modules").mkdir()
+        (work / "vmlinux").write_bytes(decompress(image.read_bytes()))
+        for name in names:
+            (work / "modules" / f"{name}.ko").write_bytes(modules.read(found.files[name]))
+        directory = kernels / release
+        kernel = Kernel(release, origin, directory, names)
+        facts = asdict(kernel) | {"required": modules.REQUIRED + modules.OPTIONAL}
+        del facts["directory"]
+        (work / "kernel.json").write_text(json.dumps(facts))
+        work.chmod(0o755)
+        shutil.rmtree(directory, ignore_errors=True)
+        work.rename(directory)
+        return kernel
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _from_package(kernels: Path, progress: Progress) -> Kernel:
+    """Fetch the distribution's generic kernel package and unpack it aside."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise Unsupported("no kernel for guests: neither the host's own fits nor is there an apt-get",
+                          hint="name a vmlinuz with its modules in the configuration: vm.kernel")
+    kernels.mkdir(parents=True, exist_ok=True)
+    package = _package_name(progress)
+    with tempfile.TemporaryDirectory(prefix=".get-", dir=kernels) as scratch:
+        progress(f"fetching the guest kernel '{package}' (about 70 MB)")
+        _run(("apt-get", "download", "-q", package), scratch)
+        archive = next(Path(scratch).glob("*.deb"))
+        progress(f"unpacking '{package}'")
+        _run(("dpkg-deb", "-x", str(archive), "tree"), scratch)
+        tree = Path(scratch) / "tree"
+        image = next((tree / "boot").glob("vmlinuz-*"))
+        release = image.name.removeprefix("vmlinuz-")
+        library = next(path for path in (tree / "lib/modules", tree / "usr/lib/modules")
+                       if path.is_dir())
+        return prepare(kernels, image, library / release, release, f"package {package}")
+
+
+def _package_name(progress: Progress) -> str:
+    """What the distribution's kernel meta package depends on now."""
+    for attempt in range(2):
+        with contextlib.suppress(HostError):
+            listing = _run(("apt-cache", "depends", PACKAGE), "/")
+            found = re.search(r"Depends: (linux-image-[0-9]\S+)", listing)
+            if found:
+                return found[1]
+        if attempt == 0:
+            progress("updating the package lists")
+            _run(("apt-get", "update", "-q"), "/")
+    raise Unsupported(f"no package '{PACKAGE}' among apt's sources",
+                      hint="name a vmlinuz with its modules in the configuration: vm.kernel")
+
+
+def _run(command: tuple[str, ...], directory: str) -> str:
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().replace("\n", "; ")
+        raise HostError(f"'{' '.join(command)}' failed with {done.returncode}: {said}")
+    return done.stdout
+
+
+# -- bzImage to vmlinux ------------------------------------------------------------------------
+
+_UNPACKERS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
+    (b"\xfd7zXZ\0", lambda data: lzma.LZMADecompressor().decompress(data)),
+    (b"\x1f\x8b\x08", lambda data: zlib.decompressobj(31).decompress(data)),
+    (b"\x28\xb5\x2f\xfd", lambda data: modules.filter_through(("zstd", "-dc"), data[:-4])),
+    (b"\x02\x21\x4c\x18", lambda data: modules.filter_through(("lz4", "-dc"), data[:-4])),
+)
+
+
+def decompress(image: bytes) -> bytes:
+    """The ELF kernel inside a bzImage (x86 boot protocol 2.08 or newer), or the ELF file itself."""
+    if image[:4] == b"\x7fELF":
+        return image
+    if image[0x202:0x206] != b"HdrS" or len(image) < 0x250:
+        raise Corrupt("the kernel image is neither a bzImage nor an ELF file")
+    sectors = image[0x1F1] or 4
+    offset, length = struct.unpack_from("<II", image, 0x248)
+    start = (sectors + 1) * 512 + offset
+    payload = image[start : start + length]
+    for magic, unpack in _UNPACKERS:
+        if payload.startswith(magic):
+            return _checked(unpack(payload))
+    raise Unsupported(f"the kernel's compression is unknown: '{payload[:6].hex()}'")
+
+
+def _checked(kernel: bytes) -> bytes:
+    if kernel[:4] != b"\x7fELF":
+        raise Corrupt("the decompressed kernel is not an ELF file")
+    return kernel
+
+
+def tsc_khz() -> int:
+    """The time stamp counter's rate as this host's kernel found it, or 0 when it does not say."""
+    with contextlib.suppress(OSError, ProaError):
+        found = re.search(r"tsc: Detected (\d+)\.(\d+) MHz", _kernel_log())
+        if found:
+            return int(found[1]) * 1000 + int(found[2].ljust(3, "0")[:3])
+    return 0
+
+
+def _kernel_log() -> str:
+    """All of /dev/kmsg, without waiting for more."""
+    parts: list[bytes] = []
+    log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while True:
+            parts.append(os.read(log, 8192))
+    except BlockingIOError:
+        return b"".join(parts).decode("utf-8", "replace")
+    except BrokenPipeError:
+        return b"".join(parts).decode("utf-8", "replace")
+    finally:
+        os.close(log)

@@ -1,0 +1,143 @@
+"""QEMU's command line, as a pure function of the machine, the files and how it starts.
+
+A template and its clones must have the same machine, devices and order of devices: both come from
+`arguments`, and only the `Start` differs.  Every file is a descriptor the process was born with,
+so QEMU needs no path, and its `-sandbox` and mount namespace can deny it the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRAM = "/usr/bin/qemu-system-x86_64"
+CHANNEL = "proa.agent"
+SHARES_TAG = "shares"
+SHARES_PATH = "/shares"
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+TRIMMED = ("smm=off,sata=off,smbus=off,usb=off,vmport=off,hpet=off,i8042=off,graphics=off,"
+           "dump-guest-core=off")
+COMMAND_LINE = ("quiet panic=-1 cryptomgr.notests no_timer_check tsc=reliable nowatchdog audit=0 "
+                "8250.nr_uarts=0 rcupdate.rcu_expedited=1 random.trust_cpu=on")
+TRANSLATION_CACHE_MIB = 64
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The shape of a machine: everything a template and its clones share."""
+
+    ram_bytes: int
+    vcpus: int = 1
+    network: bool = True
+    accelerator: str = "tcg"
+    tsc_khz: int = 0
+
+    def key(self) -> str:
+        """All of the shape in one line, for a template's cache key."""
+        placeholder = Files(0, 0, 0, 0, 0, 0)
+        start = Clone(memory=0)
+        return " ".join(arguments(self, placeholder, start)) + f" tsc={self.tsc_khz}"
+
+    def command_line(self) -> str:
+        """The kernel's command line; a single processor under TCG needs no APIC timer check."""
+        words = [COMMAND_LINE]
+        if self.accelerator == "tcg" and self.vcpus == 1:
+            words.append("noapictimer")
+        if self.tsc_khz:
+            words.append(f"tsc_early_khz={self.tsc_khz}")
+        return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Descriptors QEMU inherits; `tap` counts only when the machine has a network."""
+
+    control: int
+    channel: int
+    image: int
+    disk: int
+    tap: int = -1
+    mac_low: int = 0
+
+
+@dataclass(frozen=True)
+class Boot:
+    """Start the kernel.  `memory` is a file that keeps the RAM (for a template), or -1 for none."""
+
+    kernel: str
+    initramfs: str
+    memory: int = -1
+
+
+@dataclass(frozen=True)
+class Clone:
+    """Wait for a template's device state; RAM is a private view of the `memory` descriptor."""
+
+    memory: int
+
+
+Start = Boot | Clone
+
+
+def arguments(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
+    """The whole argument list, program first."""
+    return (
+        PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-sandbox", SANDBOX,
+        "-chardev", f"socket,id=q,fd={files.control}", "-mon", "chardev=q,mode=control",
+        *_board(machine), *_memory(machine, start), *_devices(machine, files), *_start(machine, start),
+    )  # fmt: skip
+
+
+def _board(machine: Machine) -> tuple[str, ...]:
+    accelerator, cpu = machine.accelerator, "host"
+    if machine.accelerator == "tcg":
+        accelerator, cpu = f"tcg,tb-size={TRANSLATION_CACHE_MIB}", "max"
+    return ("-accel", accelerator, "-cpu", cpu, "-M", f"q35,memory-backend=ram,{TRIMMED}",
+            "-m", f"{machine.ram_bytes >> 20}M", "-smp", str(machine.vcpus))
+
+
+def _memory(machine: Machine, start: Start) -> tuple[str, ...]:
+    size = f"id=ram,size={machine.ram_bytes}"
+    if start.memory < 0:
+        return ("-object", f"memory-backend-ram,{size}")
+    share = "on" if isinstance(start, Boot) else "off"
+    path = f"/proc/self/fd/{start.memory}"
+    return ("-object", f"memory-backend-file,{size},mem-path={path},share={share}")
+
+
+def _devices(machine: Machine, files: Files) -> tuple[str, ...]:
+    """Every slot a clone may need, always present and always in this order."""
+    result = [
+        "-device", "virtio-serial-pci,id=vs,max_ports=2",
+        "-chardev", f"socket,id=c,fd={files.channel}",
+        "-device", f"virtserialport,chardev=c,name={CHANNEL}",
+        *_disk("image", 1, files.image, "on"), *_disk("disk", 2, files.disk, "off"),
+        "-fsdev", f"local,id=s,path={SHARES_PATH},security_model=passthrough,multidevs=remap",
+        "-device", f"virtio-9p-pci,fsdev=s,mount_tag={SHARES_TAG}",
+    ]  # fmt: skip
+    if machine.network:
+        result += ["-netdev", f"tap,id=n,fd={files.tap}",
+                   "-device", "virtio-net-pci,netdev=n,romfile=,mac=52:54:00:00:00:01"]
+    return tuple(result)
+
+
+def _disk(name: str, number: int, descriptor: int, readonly: str) -> tuple[str, ...]:
+    return (
+        "-add-fd", f"fd={descriptor},set={number}",
+        "-blockdev", f"driver=raw,node-name={name},read-only={readonly},file.driver=file,"
+                     f"file.filename=/dev/fdset/{number},file.locking=off",
+        "-device", f"virtio-blk-pci,drive={name}",
+    )  # fmt: skip
+
+
+def _start(machine: Machine, start: Start) -> tuple[str, ...]:
+    if isinstance(start, Clone):
+        return ("-incoming", "defer")
+    return ("-kernel", start.kernel, "-initrd", start.initramfs, "-append", machine.command_line())
+
+
+def version_key() -> str:
+    """What tells one installed QEMU from another without running it."""
+    facts = Path(PROGRAM).stat()
+    return f"{facts.st_size}.{facts.st_mtime_ns}.{facts.st_ino}"

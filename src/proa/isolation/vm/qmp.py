@@ -1,0 +1,142 @@
+"""QMP, QEMU's control protocol: a small synchronous client on an inherited socket.
+
+QEMU reads its socket byte by byte, so messages are compact, and requests can be written before it
+even runs (`pipeline`); the answers are read afterwards, in order.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from proa.errors import IsolationError, Timeout
+
+Command = tuple[str, dict[str, Any]]
+LINE_MAXIMUM = 1 << 20
+TIMEOUT_SECONDS = 10.0
+
+
+def encode(command: Command) -> bytes:
+    """One request, without spaces."""
+    name, arguments = command
+    request: dict[str, Any] = {"execute": name}
+    if arguments:
+        request["arguments"] = arguments
+    return json.dumps(request, separators=(",", ":")).encode() + b"\n"
+
+
+class Qmp:
+    """One connection.  Several threads may use it; each exchange is whole."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._buffer = bytearray()
+        self._lock = threading.Lock()
+        self._unread = 0
+        self._events: list[str] = []
+
+    def pipeline(self, *commands: Command) -> None:
+        """Write requests now and read their answers with `drain`, or before the next `execute`."""
+        with self._lock:
+            self._write(b"".join(map(encode, commands)))
+            self._unread += len(commands)
+
+    def drain(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        """Read the answers of everything pipelined.  Raises IsolationError at a refusal."""
+        with self._lock:
+            self._drain(time.monotonic() + timeout_seconds)
+
+    def execute(self, name: str, arguments: dict[str, Any] | None = None, *,
+                descriptor: int = -1, timeout_seconds: float = TIMEOUT_SECONDS) -> Any:
+        """One request and its answer; a `descriptor` travels along (`getfd`)."""
+        deadline = time.monotonic() + timeout_seconds
+        with self._lock:
+            self._drain(deadline)
+            self._write(encode((name, arguments or {})), descriptor)
+            return self._answer(deadline)
+
+    def wait_event(self, name: str, timeout_seconds: float) -> None:
+        """Wait until this event has been seen once.  Raises Timeout."""
+        deadline = time.monotonic() + timeout_seconds
+        with self._lock:
+            while name not in self._events:
+                self._remember(self._message(deadline))
+            self._events.remove(name)
+
+    def fileno(self) -> int:
+        """Descriptor of the connection, for the monitor to keep."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """End this side of the connection; QEMU runs on."""
+        self._socket.close()
+
+    def _drain(self, deadline: float) -> None:
+        while self._unread:
+            self._unread -= 1
+            self._answer(deadline)
+
+    def _answer(self, deadline: float) -> Any:
+        while True:
+            message = self._message(deadline)
+            if "return" in message:
+                return message["return"]
+            if "error" in message:
+                raise IsolationError(f"qemu refused: {message['error'].get('desc', 'no reason')}")
+            self._remember(message)
+
+    def _remember(self, message: dict[str, Any]) -> None:
+        event = message.get("event")
+        if isinstance(event, str) and len(self._events) < 64:
+            self._events.append(event)
+
+    def _message(self, deadline: float) -> dict[str, Any]:
+        while b"\n" not in self._buffer:
+            self._fill(deadline)
+        line, _, rest = self._buffer.partition(b"\n")
+        self._buffer = rest
+        try:
+            message = json.loads(bytes(line))
+        except ValueError as error:
+            raise IsolationError("qemu's control channel sent no JSON") from error
+        if not isinstance(message, dict):
+            raise IsolationError("qemu's control channel sent no object")
+        return message
+
+    def _fill(self, deadline: float) -> None:
+        self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+        try:
+            data = self._socket.recv(1 << 16)
+        except TimeoutError:
+            raise Timeout("qemu did not answer on its control channel") from None
+        except OSError as error:
+            raise IsolationError(f"qemu's control channel failed: {error.strerror}") from error
+        if not data or len(self._buffer) > LINE_MAXIMUM:
+            raise IsolationError("qemu ended or sent nonsense")
+        self._buffer += data
+
+    def _write(self, data: bytes, descriptor: int = -1) -> None:
+        ancillary = []
+        if descriptor >= 0:
+            packed = array.array("i", [descriptor])
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
+        self._socket.settimeout(TIMEOUT_SECONDS)
+        try:
+            sent = self._socket.sendmsg([data], ancillary)
+            self._socket.sendall(memoryview(data)[sent:])
+        except OSError as error:
+            raise IsolationError(f"qemu does not listen: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def pair() -> Iterator[tuple[Qmp, socket.socket]]:
+    """A client and QEMU's end; the end is closed here once QEMU holds its copy."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        yield Qmp(ours), theirs
