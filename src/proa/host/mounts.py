@@ -95,7 +95,7 @@ def _attributes_error(fd: int, idmap_fd: int | None, error: OSError) -> HostErro
 
 def _describe(fd: int) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{fd}")
+        return str(Path(f"/proc/self/fd/{fd}").readlink())
     except OSError:
         return f"descriptor {fd}"
 
