@@ -400,7 +400,7 @@ def _until(done: Callable[[], bool], *, seconds: float) -> bool:
     return True
 
 
-# -- limits and readings, as tables -----------------------------------------------------------------
+# -- limits and readings, as tables ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
