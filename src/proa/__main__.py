@@ -1,0 +1,11 @@
+"""`python -m proa`; `bin/proa` runs this file by its path, from a checkout that is not installed."""
+
+import sys
+
+if not __package__:
+    sys.path.insert(0, __file__.rpartition("/proa/")[0])
+
+from proa.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""Options of `run` and `create` made into the API's create request (Docker's shape)."""
+
+# ruff: noqa: PTH  (pathlib is too slow to import on the way of `proa run`)
+
+from __future__ import annotations
+
+import os
+
+from proa.cli.options import Option, Values, byte_size
+from proa.errors import Invalid, Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+OPTIONS = (
+    Option("--isolation", "text", "container|vm", "what isolates the instance"),
+    Option("--vm", "flag", "", "short for --isolation vm"),
+    Option("--name", "text", "NAME", "name of the instance"),
+    Option("-i, --interactive", "flag", "", "keep standard input open"),
+    Option("-t, --tty", "flag", "", "give the process a terminal"),
+    Option("--rm", "flag", "", "remove the instance when it ends"),
+    Option("-e, --env", "list", "KEY[=VALUE]", "set an environment variable"),
+    Option("--env-file", "list", "FILE", "read environment variables from a file"),
+    Option("-w, --workdir", "text", "PATH", "working directory inside"),
+    Option("-u, --user", "text", "USER[:GROUP]", "user inside"),
+    Option("--group-add", "list", "GROUP", "additional group inside"),
+    Option("-v, --volume", "list", "SOURCE:TARGET[:ro]", "mount a directory or a volume"),
+    Option("--mount", "list", "KEY=VALUE,...", "mount, in long form"),
+    Option("--tmpfs", "list", "TARGET[:OPTIONS]", "mount a tmpfs"),
+    Option("-p, --publish", "list", "[[ADDRESS:]PORT:]PORT", "publish a port on the host"),
+    Option("-P, --publish-all", "flag", "", "publish every exposed port on a free one"),
+    Option("--expose", "list", "PORT", "expose a port"),
+    Option("--entrypoint", "text", "COMMAND", "replace the image's entrypoint"),
+    Option("-m, --memory", "bytes", "BYTES", "memory limit, like 512m"),
+    Option("--cpus", "number", "NUMBER", "processor limit, like 1.5"),
+    Option("-c, --cpu-shares", "integer", "NUMBER", "relative processor weight"),
+    Option("--pids-limit", "integer", "NUMBER", "limit of processes"),
+    Option("--net, --network", "text", "bridge|none", "network"),
+    Option("-h, --hostname", "text", "NAME", "host name inside"),
+    Option("-l, --label", "list", "KEY[=VALUE]", "label"),
+    Option("--read-only", "flag", "", "make the root file system read-only"),
+    Option("--cap-add", "list", "CAPABILITY", "add a capability"),
+    Option("--cap-drop", "list", "CAPABILITY", "drop a capability"),
+    Option("--security-opt", "list", "OPTION", "security option"),
+    Option("--stop-signal", "text", "SIGNAL", "signal that stops the instance"),
+    Option("--stop-timeout", "integer", "SECONDS", "grace between stop and kill"),
+    Option("--add-host", "list", "NAME:ADDRESS", "line for /etc/hosts"),
+    Option("--dns", "list", "ADDRESS", "name server"),
+    Option("--dns-search", "list", "DOMAIN", "search domain"),
+    Option("--ulimit", "list", "NAME=SOFT[:HARD]", "process limit"),
+    Option("--sysctl", "list", "NAME=VALUE", "kernel parameter inside"),
+    Option("--shm-size", "bytes", "BYTES", "size of /dev/shm"),
+    Option("--cidfile", "text", "FILE", "write the id to a file"),
+    Option("--pull", "text", "missing|never", "when to pull the image"),
+    Option("--privileged", "flag", "", "not supported: see --cap-add, or --vm"),
+)  # fmt: skip
+
+# The API's field for an option, when the value goes there as it is and only if given.
+_PLAIN = (
+    ("Hostname", "hostname"), ("User", "user"), ("WorkingDir", "workdir"),
+    ("StopSignal", "stop_signal"), ("StopTimeout", "stop_timeout"),
+)  # fmt: skip
+_PLAIN_HOST = (
+    ("Memory", "memory"), ("CpuShares", "cpu_shares"), ("PidsLimit", "pids_limit"),
+    ("CapAdd", "cap_add"), ("CapDrop", "cap_drop"), ("SecurityOpt", "security_opt"),
+    ("ExtraHosts", "add_host"), ("Dns", "dns"), ("DnsSearch", "dns_search"),
+    ("ShmSize", "shm_size"), ("NetworkMode", "network"), ("ReadonlyRootfs", "read_only"),
+    ("AutoRemove", "rm"), ("PublishAllPorts", "publish_all"), ("GroupAdd", "group_add"),
+)  # fmt: skip
+
+
+def body(values: Values, arguments: list[str]) -> dict[str, Any]:
+    """The create request for `IMAGE [COMMAND...]`.  Raises Invalid and Unsupported."""
+    _refuse(values)
+    image, *command = arguments
+    config: dict[str, Any] = {"Image": image}
+    if command:
+        config["Cmd"] = command
+    if "entrypoint" in values.given:
+        config["Entrypoint"] = [values.entrypoint]
+    for field, key in _PLAIN:
+        if key in values.given:
+            config[field] = getattr(values, key)
+    if variables := environment(values):
+        config["Env"] = variables
+    if values.label:
+        config["Labels"] = pairs(values.label)
+    config.update(Tty=values.tty, OpenStdin=values.interactive, StdinOnce=values.interactive)
+    host = _host_config(values)
+    anonymous = _volumes(values, host)
+    if anonymous:
+        config["Volumes"] = anonymous
+    exposed = _ports(values, host)
+    if exposed:
+        config["ExposedPorts"] = exposed
+    config["HostConfig"] = host
+    return config
+
+
+def _refuse(values: Values) -> None:
+    if values.privileged:
+        raise Unsupported(
+            "'--privileged' is not supported",
+            hint="add what is needed with --cap-add, or use --vm, which has a kernel of its own",
+        )
+    if values.pull not in (None, "missing", "never"):
+        raise Unsupported(f"'--pull {values.pull}' is not supported", hint="missing or never")
+    if values.vm and values.isolation not in (None, "vm"):
+        raise Invalid(f"'--vm' contradicts '--isolation {values.isolation}'")
+
+
+def _host_config(values: Values) -> dict[str, Any]:
+    host: dict[str, Any] = {}
+    for field, key in _PLAIN_HOST:
+        if key in values.given:
+            host[field] = getattr(values, key)
+    if values.vm or values.isolation:
+        host["Isolation"] = "vm" if values.vm else values.isolation
+    if values.cpus:
+        host["NanoCpus"] = round(values.cpus * 1e9)
+    if values.ulimit:
+        host["Ulimits"] = [_ulimit(text) for text in values.ulimit]
+    if values.sysctl:
+        host["Sysctls"] = pairs(values.sysctl)
+    if values.tmpfs:
+        host["Tmpfs"] = {path: rest for path, _, rest in (t.partition(":") for t in values.tmpfs)}
+    if values.mount:
+        host["Mounts"] = [mount(text) for text in values.mount]
+    return host
+
+
+def pairs(texts: list[str]) -> dict[str, str]:
+    """`KEY=VALUE` words as a dict."""
+    return {key: value for key, _, value in (text.partition("=") for text in texts)}
+
+
+def environment(values: Values) -> list[str]:
+    """`KEY=VALUE` words; a KEY alone takes our own value and is left out when we have none."""
+    words = [line for path in values.env_file for line in _env_file(path)]
+    result = []
+    for word in words + values.env:
+        key, equals, _ = word.partition("=")
+        if not key:
+            raise Invalid(f"'{word}' is not an environment variable", hint="KEY=VALUE, or KEY")
+        if equals:
+            result.append(word)
+        elif key in os.environ:
+            result.append(f"{key}={os.environ[key]}")
+    return result
+
+
+def _env_file(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip("\r\n").lstrip() for line in file]
+    except UnicodeDecodeError:
+        raise Invalid(f"the env file '{path}' is not UTF-8") from None
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _ulimit(text: str) -> dict[str, object]:
+    name, _, limits = text.partition("=")
+    soft, colon, hard = limits.partition(":")
+    try:
+        return {"Name": name, "Soft": int(soft), "Hard": int(hard if colon else soft)}
+    except ValueError:
+        raise Invalid(f"'{text}' is not a limit", hint="like nofile=1024:2048") from None
+
+
+# -- volumes ------------------------------------------------------------------------------------
+
+
+def _volumes(values: Values, host: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Put binds into `host`; anonymous volumes are the result."""
+    binds, anonymous = [], {}
+    for text in values.volume:
+        source, colon, rest = text.partition(":")
+        if not colon:
+            anonymous[text] = {}
+        else:
+            binds.append(f"{_source(source)}:{rest}")
+    if binds:
+        host["Binds"] = binds
+    return anonymous
+
+
+def _source(text: str) -> str:
+    """A host path made absolute; a name (of a volume) as it is."""
+    if text == "~" or text.startswith("~/"):
+        return os.path.expanduser(text)
+    return os.path.abspath(text) if text.startswith(".") else text
+
+
+_MOUNT_KEYS = {
+    "type": "Type", "source": "Source", "src": "Source",
+    "target": "Target", "destination": "Target", "dst": "Target",
+}  # fmt: skip
+
+
+def mount(text: str) -> dict[str, Any]:
+    """`type=bind,source=/a,target=/b,readonly` as the API's mount.  Raises Invalid."""
+    result: dict[str, Any] = {"Type": "volume"}
+    for word in text.split(","):
+        key, equals, value = word.partition("=")
+        key = key.strip().lower()
+        if key in _MOUNT_KEYS:
+            result[_MOUNT_KEYS[key]] = value
+        elif key in ("readonly", "ro"):
+            result["ReadOnly"] = value.lower() not in ("false", "0") if equals else True
+        elif key == "tmpfs-size":
+            result.setdefault("TmpfsOptions", {})["SizeBytes"] = _size(value, text)
+        elif key == "tmpfs-mode":
+            result.setdefault("TmpfsOptions", {})["Mode"] = _octal(value, text)
+        else:
+            raise Invalid(f"unknown key '{key}' in the mount '{text}'")
+    if not result.get("Target"):
+        raise Invalid(f"the mount '{text}' has no target", hint="add target=/path")
+    if result["Type"] == "bind":
+        result["Source"] = _source(result.get("Source", ""))
+    return result
+
+
+def _size(value: str, text: str) -> int:
+    try:
+        return byte_size(value)
+    except ValueError:
+        raise Invalid(f"'{value}' in the mount '{text}' is not a size") from None
+
+
+def _octal(value: str, text: str) -> int:
+    try:
+        return int(value, 8)
+    except ValueError:
+        raise Invalid(f"'{value}' in the mount '{text}' is not a mode") from None
+
+
+# -- ports --------------------------------------------------------------------------------------
+
+
+def _ports(values: Values, host: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Put port bindings into `host`; the exposed ports are the result."""
+    exposed: dict[str, dict[str, str]] = {}
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for text in values.publish:
+        for port, address, host_port in published(text):
+            exposed[port] = {}
+            bindings.setdefault(port, []).append({"HostIp": address, "HostPort": host_port})
+    for text in values.expose:
+        numbers, protocol = _protocol(text)
+        for number in _range(numbers, text):
+            exposed[f"{number}/{protocol}"] = {}
+    if bindings:
+        host["PortBindings"] = bindings
+    return exposed
+
+
+def published(text: str) -> list[tuple[str, str, str]]:
+    """`[[ADDRESS:]PORT:]PORT[/PROTOCOL]`, ports maybe ranges: (port/protocol, address, host port)."""
+    rest, protocol = _protocol(text)
+    address = ""
+    if rest.startswith("["):
+        address, bracket, rest = rest[1:].partition("]:")
+        if not bracket:
+            raise _bad_port(text)
+    elif rest.count(":") == 2:
+        address, _, rest = rest.partition(":")
+    outer, colon, inner = rest.rpartition(":")
+    if ":" in outer:
+        raise _bad_port(text)
+    ports = _range(inner, text)
+    if not colon or not outer:
+        return [(f"{port}/{protocol}", address, "") for port in ports]
+    hosts = _range(outer, text)
+    if len(hosts) != len(ports):
+        raise Invalid(f"the port ranges of '{text}' differ in length")
+    return [
+        (f"{port}/{protocol}", address, str(outside))
+        for port, outside in zip(ports, hosts, strict=True)
+    ]
+
+
+def _protocol(text: str) -> tuple[str, str]:
+    rest, slash, protocol = text.partition("/")
+    protocol = protocol.lower() if slash else "tcp"
+    if protocol not in ("tcp", "udp", "sctp"):
+        raise Invalid(f"unknown protocol '{protocol}' in '{text}'", hint="tcp or udp")
+    return rest, protocol
+
+
+def _range(numbers: str, text: str) -> range:
+    first, _, last = numbers.partition("-")
+    try:
+        result = range(int(first), int(last or first) + 1)
+    except ValueError:
+        raise _bad_port(text) from None
+    if not result or result[0] < 0 or result[-1] > 65535:
+        raise _bad_port(text)
+    return result
+
+
+def _bad_port(text: str) -> Invalid:
+    return Invalid(f"'{text}' is not a port", hint="like 8080:80 or 127.0.0.1:8080:80/tcp")
