@@ -32,7 +32,7 @@ DEFAULTS_ONLY: dict[str, tuple[Any, ...]] = {
     "DeviceCgroupRules": ([],),
     "VolumesFrom": ([],),
     "Links": ([],),
-    "GroupAdd": ([],),
+    "Init": (False,),
     "OomKillDisable": (False,),
     "Runtime": ("", "proa"),
     "VolumeDriver": ("",),
@@ -85,12 +85,13 @@ def _isolation(name: str) -> str:
 
 
 def _process(config: Fields, image: Fields) -> Process:
-    entrypoint = config.strings("Entrypoint")
-    command = config.strings("Cmd")
-    if not config.has("Entrypoint") or entrypoint == ("",) and not command:
-        entrypoint = image.strings("Entrypoint") if not config.has("Entrypoint") else ()
+    entrypoint, command = config.strings("Entrypoint"), config.strings("Cmd")
+    if not entrypoint:
         command = command or image.strings("Cmd")
-    entrypoint = tuple(item for item in entrypoint if item) if entrypoint == ("",) else entrypoint
+        if not config.has("Entrypoint"):
+            entrypoint = image.strings("Entrypoint")
+    if entrypoint == ("",):  # Docker's way to reset the image's
+        entrypoint = ()
     arguments = entrypoint + command
     if not arguments:
         raise Invalid("no command specified", hint="give a command or an entrypoint")
@@ -99,6 +100,7 @@ def _process(config: Fields, image: Fields) -> Process:
         environment=merge_environment(image.strings("Env"), config.strings("Env")),
         directory=_directory(config.text("WorkingDir") or image.text("WorkingDir") or "/"),
         user=config.text("User") or image.text("User"),
+        groups=config.fields("HostConfig").strings("GroupAdd"),
         terminal=config.boolean("Tty"),
         stdin=config.boolean("OpenStdin"),
     )

@@ -1,0 +1,128 @@
+"""One instance: its record, and what the engine holds of it while it runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from proa.isolation.base import Running
+from proa.spec import Limits, Mount, Port, Process, Security, Spec
+
+CREATED, STARTING, RUNNING, PAUSED, EXITED, REMOVING = (
+    "created", "starting", "running", "paused", "exited", "removing"
+)  # fmt: skip
+LIVE = (STARTING, RUNNING, PAUSED)
+
+
+@dataclass
+class Record:
+    """What is stored.  `body` is the create request as given, for inspect; times in ns, 0 never."""
+
+    id: str
+    name: str
+    image_id: str
+    spec: Spec
+    body: dict[str, Any]
+    created_ns: int
+    state: str = CREATED
+    started_ns: int = 0
+    finished_ns: int = 0
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    place: str = ""
+    saved: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    volumes: list[str] = field(default_factory=list)
+    trace: list[tuple[str, int]] = field(default_factory=list)
+    removing: bool = False
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return asdict(self)
+
+
+def load_record(data: dict[str, Any]) -> Record:
+    """The inverse of `Record.dump`."""
+    return Record(**{**data, "spec": load_spec(data["spec"])})
+
+
+def load_spec(data: dict[str, Any]) -> Spec:
+    """A Spec from JSON data."""
+    process = Process(**{**data["process"], **_tuples(data["process"])})
+    security = Security(**{**data["security"], **_tuples(data["security"])})
+    changed = {
+        "process": process,
+        "security": security,
+        "limits": Limits(**data["limits"]),
+        "mounts": tuple(Mount(**item) for item in data["mounts"]),
+        "ports": tuple(Port(**item) for item in data["ports"]),
+        "sysctls": tuple(tuple(item) for item in data["sysctls"]),
+        "rlimits": tuple(tuple(item) for item in data["rlimits"]),
+        "extra_hosts": tuple(tuple(item) for item in data["extra_hosts"]),
+        "nameservers": tuple(data["nameservers"]),
+    }
+    return Spec(**{**data, **changed})
+
+
+def _tuples(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+
+
+class Instance:
+    """A record with its lock and, while it lives, its running place.
+
+    `lock` serialises operations; `changed` is notified at every change of state.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.lock = threading.RLock()
+        self.changed = threading.Condition()
+        self.running: Running | None = None
+        self.waiting: list[Attachment] = []
+        self.runs = 0  # how often it has ended, for `wait` for the next exit
+        self.removed = False
+        self.next_process = 2
+        self.published: list[tuple[Port, str, int]] = []
+        self.exec_ids: list[str] = []
+
+    id = property(lambda self: self.record.id)
+    name = property(lambda self: self.record.name)
+    spec = property(lambda self: self.record.spec)
+    state = property(lambda self: self.record.state)
+    image_id = property(lambda self: self.record.image_id)
+    image_name = property(lambda self: self.record.spec.image)
+    isolation = property(lambda self: self.record.spec.isolation)
+    created = property(lambda self: self.record.created_ns)
+    started_ns = property(lambda self: self.record.started_ns)
+    finished_ns = property(lambda self: self.record.finished_ns)
+    exit_code = property(lambda self: self.record.exit_code)
+    oom_killed = property(lambda self: self.record.oom_killed)
+    error = property(lambda self: self.record.error)
+    tty = property(lambda self: self.record.spec.process.terminal)
+
+    @property
+    def live(self) -> bool:
+        """Has, or is about to have, a place."""
+        return self.record.state in LIVE
+
+    def mark(self, milestone: str) -> None:
+        """Remember when a milestone of this start was reached (monotonic ns)."""
+        self.record.trace.append((milestone, time.monotonic_ns()))
+
+    def notify(self) -> None:
+        """Wake whoever waits for a change."""
+        with self.changed:
+            self.changed.notify_all()
+
+
+@dataclass
+class Attachment:
+    """A client's stream waiting for the instance to start: descriptor (owned), flags, detach keys."""
+
+    descriptor: int
+    flags: int
+    detach_keys: bytes = b""
