@@ -213,13 +213,13 @@ def existing(name: str) -> Cgroup:
         raise HostError(f"cannot prepare cgroups for '{name}': {error}") from error
 
 
-def find(parent: str) -> list[Cgroup]:
-    """Every cgroup below `parent` in any hierarchy, for recovery."""
+def children(parent: str) -> list[str]:
+    """The names of all cgroups below `parent`, in any hierarchy, for recovery."""
     names: set[str] = set()
-    for directory in set(_directories(detect(), parent).values()):
+    for directory in existing(parent).directories:
         with suppress(FileNotFoundError), os.scandir(directory) as entries:
             names.update(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    return [existing(f"{parent}/{name}") for name in sorted(names)]
+    return sorted(names - {_OWN_LEAF})
 
 
 # -- one cgroup -----------------------------------------------------------------------------------

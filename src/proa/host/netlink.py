@@ -18,15 +18,15 @@ from itertools import count
 
 from proa.errors import HostError
 
-_NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
+_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _GETROUTE = 20, 26
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 1, 4, 0x300, 0x400, 0x200, 0x100
 _FLAG_CAPPED, _FLAG_TLVS = 0x100, 0x200  # of an acknowledgement
 _EXT_ACK, _CAP_ACK, _SOL_NETLINK = 11, 10, 270
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
-_IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_NET_NS_FD = 18, 19, 28
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MASTER = 1, 3, 10
+_IFLA_LINKINFO, _IFLA_NET_NS_PID = 18, 19
 _INFO_KIND, _INFO_DATA = 1, 2
 _VETH_PEER = 1
 _BR_FORWARD_DELAY, _BR_STP = 1, 5
@@ -61,16 +61,6 @@ class Route:
     destination: IPv4Network
     gateway: str
     interface: int
-
-
-@dataclass(frozen=True)
-class Peer:
-    """The far end of a veth: its name, where it goes (`fd:N` wins over `pid`) and its address."""
-
-    name: str
-    pid: int = 0
-    namespace_fd: int = -1
-    mac: str = ""
 
 
 # -- messages -------------------------------------------------------------------------------------
@@ -220,22 +210,17 @@ def bridge_create(name: str, *, mac: str = "") -> None:
     _request(_NEWLINK, _CREATE | _EXCL, payload, f"create bridge '{name}'")
 
 
-def veth_create(host_name: str, peer: Peer, bridge: str, *, mtu: int = 1500) -> None:
-    """A veth pair in one message: this end up in `bridge`, the peer in its network namespace.
+def veth_create(host_name: str, peer_name: str, pid: int, bridge: str, *, mac: str = "") -> None:
+    """A veth pair in one message: this end up in `bridge`, the peer (with `mac`) where `pid` lives.
 
     An interface that still has the name, of a place being torn down, is deleted first.
     """
-    far = _link_header() + attribute(_IFLA_IFNAME, peer.name) + attribute(_IFLA_MTU, mtu)
-    if peer.namespace_fd >= 0:
-        far += attribute(_IFLA_NET_NS_FD, peer.namespace_fd)
-    elif peer.pid:
-        far += attribute(_IFLA_NET_NS_PID, peer.pid)
-    if peer.mac:
-        far += attribute(_IFLA_ADDRESS, _mac_bytes(peer.mac))
-    data = attribute(_VETH_PEER, far)
-    info = attribute(_INFO_KIND, "veth") + attribute(_INFO_DATA, data)
+    far = _link_header() + attribute(_IFLA_IFNAME, peer_name) + attribute(_IFLA_NET_NS_PID, pid)
+    if mac:
+        far += attribute(_IFLA_ADDRESS, _mac_bytes(mac))
+    info = attribute(_INFO_KIND, "veth") + attribute(_INFO_DATA, attribute(_VETH_PEER, far))
     payload = _link_header(flags=_IFF_UP, change=_IFF_UP) + attribute(_IFLA_IFNAME, host_name)
-    payload += attribute(_IFLA_MTU, mtu) + attribute(_IFLA_MASTER, index_of(bridge))
+    payload += attribute(_IFLA_MASTER, index_of(bridge))
     payload += attribute(_IFLA_LINKINFO, info)
     what = f"create interface '{host_name}'"
     try:
@@ -289,7 +274,7 @@ def tap_open(name: str, bridge: str, *, vnet_hdr: bool = True) -> int:
     return fd
 
 
-# -- addresses and routes ---------------------------------------------------------------------------
+# -- addresses and routes -------------------------------------------------------------------------
 
 
 def address_add(name: str, address: str) -> None:
