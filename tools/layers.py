@@ -22,9 +22,9 @@ SERVICES = frozenset({"image", "network", "volume", "agent"})
 
 # Top-level module of the package → (layer, what it may import besides itself).
 TABLE: dict[str, tuple[int, frozenset[str]]] = {
-    **{name: (0, VOCABULARY) for name in VOCABULARY},
+    **dict.fromkeys(VOCABULARY, (0, VOCABULARY)),
     "host": (1, VOCABULARY),
-    **{name: (2, HOST) for name in SERVICES},
+    **dict.fromkeys(SERVICES, (2, HOST)),
     "isolation": (3, HOST | {"agent"}),
     "engine": (4, HOST | SERVICES | {"isolation"}),
     "app": (5, VOCABULARY | {"engine"}),

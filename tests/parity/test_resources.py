@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import EngineProcess
-from tests.support.engine import leftovers
+from tests.support.engine import EngineProcess, leftovers
 from tests.support.http import ApiError
 from tests.support.instances import Place, eventually
 

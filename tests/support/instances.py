@@ -34,11 +34,15 @@ class Api:
 
     socket: Path
 
-    def call(self, method: str, path: str, body: Json | bytes | None = None, **query: Any) -> bytes:
+    def call(
+        self, method: str, path: str, body: Json | bytes | None = None, /, **query: Any
+    ) -> bytes:
         """One call, its whole answer."""
         return send(self.socket, Request(method, path, query, body)).read()
 
-    def json(self, method: str, path: str, body: Json | bytes | None = None, **query: Any) -> Any:
+    def json(
+        self, method: str, path: str, body: Json | bytes | None = None, /, **query: Any
+    ) -> Any:
         """One call, its answer parsed; None for an empty one."""
         data = self.call(method, path, body, **query)
         return json.loads(data) if data.strip() else None

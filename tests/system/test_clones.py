@@ -1,0 +1,78 @@
+"""Clones of a vm template are machines of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.support.engine import EngineProcess
+from tests.support.instances import Place
+
+FACTS = """
+    head -c 16 /dev/urandom | hexdump -e '16/1 "%02x"'; echo
+    head -c 16 /dev/random | hexdump -e '16/1 "%02x"'; echo
+    cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid
+    cat /etc/machine-id
+    cat /sys/class/net/eth0/address
+    hostname
+"""
+
+
+def test_no_two_clones_draw_the_same(vm: Place) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda _: vm.run("busy", "sh", "-c", FACTS), range(4)))
+    columns = list(zip(*(run.stdout.split() for run in runs), strict=True))
+    assert len(columns) == 7
+    for column in columns:
+        assert len(set(column)) == len(runs), column
+    assert all(re.fullmatch("[0-9a-f]{32}", value) for value in columns[4])
+
+
+def test_the_first_bytes_of_the_first_process_differ(vm: Place) -> None:
+    """Drawn by pid 1 at once, before anything else could have stirred the generator."""
+    command = ("head", "-c", "32", "/dev/urandom")
+    drawn = {vm.run("busy", "sh", "-c", " ".join(command) + " | md5sum").stdout for _ in range(3)}
+    assert len(drawn) == 3
+
+
+def test_the_clock_is_the_hosts(vm: Place) -> None:
+    before = int(time.time())
+    inside = int(vm.run("busy", "date", "+%s").stdout)
+    assert before <= inside <= time.time() + 1
+
+
+def test_a_clone_says_what_it_is(vm: Place) -> None:
+    found = vm.start("busy", "sleep", "1000").inspect()["Proa"]
+    assert found["accelerator"] in {"kvm", "tcg"}
+    assert re.match(r"\d+\.\d+", found["kernel"])
+
+
+def test_no_clone_changes_its_template(vm: Place, session_engine: EngineProcess) -> None:
+    vm.run("busy", "true")
+    before = template_digests(session_engine.root)
+    assert before, "no template was made"
+    vm.run("busy", "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1")
+    vm.run("busy", "sh", "-c", "dd if=/dev/zero of=/dev/shm/fill bs=1M count=16 2>/dev/null")
+    assert template_digests(session_engine.root) == before
+
+
+def template_digests(root: Path) -> dict[str, str]:
+    """Digest of every template file."""
+    found = {}
+    for path in sorted((root / "vm" / "templates").rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def test_a_shape_without_a_template_looks_the_same(vm: Place) -> None:
+    """Any memory size works, by template or by full boot."""
+    result = vm.run("busy", "sh", "-c", "echo $$; hostname | wc -c; grep MemTotal /proc/meminfo",
+                    host={"Memory": 417 << 20})  # fmt: skip
+    pid, length, *memory = result.stdout.split()
+    assert (pid, length) == ("1", "13")
+    assert int(memory[1]) < 417 << 10
