@@ -1,0 +1,1 @@
+"""The HTTP API: Docker's Engine API and Proa's extensions."""

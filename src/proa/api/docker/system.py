@@ -1,0 +1,127 @@
+"""What this engine is and what it holds: `/_ping`, `/version`, `/info`, `/system/df`, `/auth`."""
+
+from __future__ import annotations
+
+import collections
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import proa
+from proa.api.answer import API_VERSION, API_VERSION_MINIMUM, Answer, Reply, json_reply
+from proa.api.docker import images as images_module
+from proa.api.http import Request
+from proa.errors import Invalid, Unsupported
+
+if TYPE_CHECKING:
+    from proa.engine.engine import Engine
+
+NO_CACHE = (
+    ("Cache-Control", "no-cache, no-store, must-revalidate"),
+    ("Pragma", "no-cache"),
+)
+PING = Reply(200, b"OK", "text/plain; charset=utf-8", NO_CACHE)
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+
+
+def ping(engine: Engine, request: Request) -> Answer:
+    """GET and HEAD /_ping."""
+    return PING
+
+
+def version(engine: Engine, request: Request) -> Answer:
+    """GET /version."""
+    kernel = os.uname()
+    facts = {
+        "Version": proa.__version__,
+        "ApiVersion": _dotted(API_VERSION),
+        "MinAPIVersion": _dotted(API_VERSION_MINIMUM),
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": "linux",
+        "Arch": ARCHITECTURES.get(kernel.machine, kernel.machine),
+        "KernelVersion": kernel.release,
+        "BuildTime": "",
+    }
+    component = {"Name": "Engine", "Version": proa.__version__, "Details": _details(facts)}
+    return json_reply({"Platform": {"Name": "Proa"}, "Components": [component]} | facts)
+
+
+def _details(facts: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in facts.items() if name != "Version"}
+
+
+def _dotted(number: tuple[int, int]) -> str:
+    return f"{number[0]}.{number[1]}"
+
+
+def info(engine: Engine, request: Request) -> Answer:
+    """GET /info."""
+    return json_reply(engine.info())
+
+
+def disk_usage(engine: Engine, request: Request) -> Answer:
+    """GET /system/df; `type` narrows it."""
+    answer: dict[str, Any] = {"LayersSize": 0, "BuildCache": []}
+    for kind in request.query.get("type") or DISK_USAGE:
+        if kind not in DISK_USAGE:
+            raise Invalid(f"unknown object type '{kind}'")
+        answer |= DISK_USAGE[kind](engine)
+    return json_reply(answer)
+
+
+def _images(engine: Engine) -> dict[str, Any]:
+    users = collections.Counter(item.image_id for item in engine.list(True, {}))
+    images = engine.images.list()
+    return {
+        "Images": [images_module.summary(image, users[image.id]) for image in images],
+        "LayersSize": sum(image.size_bytes for image in images),
+    }
+
+
+def _containers(engine: Engine) -> dict[str, Any]:
+    return {"Containers": [engine.summary(item) for item in engine.list(True, {})]}
+
+
+def _volumes(engine: Engine) -> dict[str, Any]:
+    found = engine.volumes.list() if engine.volumes is not None else []
+    unknown = {"UsageData": {"Size": -1, "RefCount": -1}}
+    return {"Volumes": [volume | unknown for volume in found]}
+
+
+DISK_USAGE: dict[str, Callable[[Engine], dict[str, Any]]] = {
+    "image": _images,
+    "container": _containers,
+    "volume": _volumes,
+    "build-cache": lambda engine: {},
+}
+
+
+def auth(engine: Engine, request: Request) -> Answer:
+    """POST /auth."""
+    raise Unsupported("logging in to a registry is not supported yet")
+
+
+def build(engine: Engine, request: Request) -> Answer:
+    """POST /build."""
+    raise Unsupported("building images is not supported yet", hint="use load or import")
+
+
+def build_prune(engine: Engine, request: Request) -> Answer:
+    """POST /build/prune: nothing is built, so nothing is cached."""
+    return json_reply({"CachesDeleted": None, "SpaceReclaimed": 0})
+
+
+def commit(engine: Engine, request: Request) -> Answer:
+    """POST /commit."""
+    raise Unsupported("making an image of an instance is not supported yet")
+
+
+def plugins(engine: Engine, request: Request) -> Answer:
+    """GET /plugins: there are none."""
+    return json_reply([])
+
+
+def swarm(engine: Engine, request: Request) -> Answer:
+    """Everything about swarms: there is none, in the words and status of dockerd."""
+    return json_reply({"message": "This node is not a swarm manager."}, 503)
