@@ -70,7 +70,7 @@ def _acquire_and_launch(core: Core, instance: Instance) -> None:
         hold = _publish(core, instance, links, undo)
         launch = Launch(
             id=record.id, directory=core.directory(record.id), rootfs=rootfs, limits=spec.limits,
-            shares=_shares(core, instance), links=links, hold=hold, sysctls=spec.sysctls,
+            shares=shares(core, instance), links=links, hold=hold, sysctls=spec.sysctls,
             remove=spec.remove,
         )  # fmt: skip
         try:
@@ -80,7 +80,7 @@ def _acquire_and_launch(core: Core, instance: Instance) -> None:
                 os.close(descriptor)
         undo.callback(running.kill)
         instance.mark("place")
-        _adopt(core, instance, running)
+        tie(core, instance, running)
         core.save(instance)
         _launch(core, instance, running, links)
         record.state, record.started_ns = states.RUNNING, time.time_ns()
@@ -89,7 +89,7 @@ def _acquire_and_launch(core: Core, instance: Instance) -> None:
         undo.pop_all()
 
 
-def _adopt(core: Core, instance: Instance, running: Running) -> None:
+def tie(core: Core, instance: Instance, running: Running) -> None:
     """Tie a running place to its instance; from here on its end is noticed."""
     instance.running = running
     instance.record.saved = running.saved
@@ -164,20 +164,20 @@ def _publish(core: Core, instance: Instance, links: tuple[Link, ...],
     return tuple(port.holder_fd for port in published)
 
 
-def _shares(core: Core, instance: Instance) -> tuple[Share, ...]:
+def shares(core: Core, instance: Instance) -> tuple[Share, ...]:
     """Host paths of bind mounts and volumes, in the order of the spec's mounts."""
-    shares: list[Share] = []
+    found: list[Share] = []
     anonymous = iter(instance.record.volumes)
     for mount in instance.spec.mounts:
         if mount.kind == "bind":
             source = Path(mount.source)
             if not source.exists():
                 raise Invalid(f"bind source path does not exist: {mount.source}")
-            shares.append(Share(source, mount.target, mount.readonly))
+            found.append(Share(source, mount.target, mount.readonly))
         elif mount.kind == "volume":
             name = mount.source or next(anonymous)
-            shares.append(Share(core.volumes.path(name), mount.target, mount.readonly))
-    return tuple(shares)
+            found.append(Share(core.volumes.path(name), mount.target, mount.readonly))
+    return tuple(found)
 
 
 def core_files(core: Core, instance: Instance, links: tuple[Link, ...]) -> compile.Files:
@@ -215,10 +215,10 @@ def ended(core: Core, instance: Instance, running: Running, exit: Exit | None) -
         record.oom_killed = exit.oom or running.usage().oom_kills > 0
         running.kill()
         instance.running = None
-        _settle(core, instance)
+        settle(core, instance)
 
 
-def _settle(core: Core, instance: Instance) -> None:
+def settle(core: Core, instance: Instance) -> None:
     """Release what a run held and write the new state; the caller holds the lock."""
     record = instance.record
     core.networks.unpublish(record.id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from proa import capabilities
@@ -298,3 +299,8 @@ def _extra_host(text: str) -> tuple[str, str]:
     if not name or not address or any(c.isspace() for c in text):
         raise Invalid(f"invalid extra host '{text}'", hint="use NAME:ADDRESS")
     return name, address
+
+
+def with_limits(spec: Spec, limits: Limits) -> Spec:
+    """The same spec with other limits."""
+    return replace(spec, limits=limits)

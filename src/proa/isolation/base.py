@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from proa.agent import Agent
+from proa.host.cgroup import Usage
 from proa.resources import Launch, Sources
 from proa.spec import Limits
 
@@ -22,19 +23,6 @@ class Features:
     live_memory_update: bool
     live_cpu_update: bool
     processes_visible_to_host: bool
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What one place costs the host: bytes, nanoseconds, counts."""
-
-    memory_bytes: int = 0
-    memory_limit_bytes: int = 0
-    cpu_ns: int = 0
-    pids: int = 0
-    oom_kills: int = 0
-    read_bytes: int = 0
-    write_bytes: int = 0
 
 
 class Running(Protocol):
@@ -88,3 +76,9 @@ class Isolation(Protocol):
 
     def adopt(self, saved: dict[str, Any]) -> Running:
         """A handle on a place made earlier, perhaps by an engine now gone.  Raises IsolationError."""
+
+    def repair(self, live: set[str]) -> None:
+        """Remove what no live instance (by id) owns; after the engine was away."""
+
+    def close(self) -> None:
+        """Give back what is kept ready; instances live on."""

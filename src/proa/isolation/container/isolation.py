@@ -13,8 +13,9 @@ from typing import Any
 
 from proa import plan
 from proa.agent import Agent
-from proa.host import cgroup, features, mounts, netlink
-from proa.isolation.base import Features, Running, Usage
+from proa.host import features, mounts, netlink
+from proa.host.cgroup import Usage
+from proa.isolation.base import Features, Running
 from proa.isolation.places import Place, Places
 from proa.plan import Step
 from proa.resources import Launch, Link, Share, Sources
@@ -57,7 +58,7 @@ class Container:
 
     def usage(self) -> Usage:
         """The cgroup's account."""
-        return read_usage(self.place.cgroup)
+        return self.place.cgroup.usage()
 
     inside = usage
 
@@ -99,6 +100,12 @@ class Containers:
         """Connect to the monitor of a container made by an engine now gone."""
         return Container(self._places.adopt(saved), self._places)
 
+    def repair(self, live: set[str]) -> None:
+        """Nothing beyond the places themselves."""
+
+    def close(self) -> None:
+        """Nothing is kept ready but places."""
+
 
 def _sources(place: Place, launch: Launch) -> Sources:
     """Detached mounts for the root and the shares; the caller closes them once launched."""
@@ -137,13 +144,3 @@ def link_steps(link: Link) -> tuple[Step, ...]:
     """Bring an interface up inside, by the same verbs wherever it is plugged."""
     return (plan.Interface(link.name, link.name, link.mac, link.address, link.mtu),
             plan.Route(link.gateway))
-
-
-def read_usage(group: cgroup.Cgroup) -> Usage:
-    """A cgroup's account in the waist's terms."""
-    used = group.usage()
-    return Usage(
-        memory_bytes=used.memory_bytes, memory_limit_bytes=used.memory_limit, cpu_ns=used.cpu_ns,
-        pids=used.pids, oom_kills=used.oom_kills, read_bytes=used.read_bytes,
-        write_bytes=used.write_bytes,
-    )

@@ -1,0 +1,292 @@
+"""The engine's interface: one method per thing a client can ask, each a line or a few.
+
+Everything behind it is in the modules beside; the API (and so every client) sees only this.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import proa
+from proa.engine import config, files, inspect, lifecycle, names, recovery, request, streams
+from proa.engine import instance as states
+from proa.engine.core import Core
+from proa.engine.execs import Execs
+from proa.engine.filters import matches
+from proa.engine.instance import Instance, Record
+from proa.engine.logs import read_log
+from proa.engine.options import AttachOptions, LogOptions
+from proa.engine.stats import Stats, stats, top
+from proa.errors import Conflict, Invalid
+
+Wait = Callable[[float | None], "tuple[int, str] | None"]
+
+
+class Engine:
+    """One engine: its instances, images, networks and volumes below one root directory."""
+
+    version = proa.__version__
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.config = config.load(root)
+        self.root = self.config.root
+        self._core = core = Core(self.config)
+        self._execs = Execs(core)
+        self.images, self.networks, self.volumes = core.images, core.networks, core.volumes
+        self.events, self.isolations = core.events, core.isolations
+        core.images.in_use = self._users_of
+
+    def recover(self) -> None:
+        """Put the record and the host in agreement; before serving."""
+        recovery.recover(self._core)
+        self._core.places.replenish()
+
+    def close(self) -> None:
+        """Stop; instances live on."""
+        self._core.places.close()
+        for isolation in self.isolations.values():
+            isolation.close()
+        self._core.state.close()
+
+    # -- instances ----------------------------------------------------------------------------
+
+    def create(self, name: str | None, body: Any) -> Instance:
+        """A new instance of Docker's create body.  Raises Invalid, ImageNotFound, Conflict..."""
+        image = self.images.get(str((body or {}).get("Image") or ""))
+        id = secrets.token_hex(32)
+        spec = request.merge(body, image.config.get("config") or {}, id)
+        self._core.isolation(spec.isolation)
+        record = Record(id, names.check(name) if name else names.generate(), image.id, spec, body,
+                        time.time_ns())
+        self._store(record, named=bool(name))
+        instance = self._core.get(id)
+        self._core.emit(instance, "create")
+        return instance
+
+    def _store(self, record: Record, *, named: bool) -> None:
+        directory = self._core.directory(record.id)
+        directory.mkdir(mode=0o700)
+        try:
+            for mount in record.spec.mounts:
+                if mount.kind == "volume":
+                    volume = self.volumes.ensure(mount.source or secrets.token_hex(32))
+                    if not mount.source:
+                        record.volumes.append(volume)
+            self._add(record, named=named)
+        except BaseException:
+            directory.rmdir()
+            for volume in record.volumes:
+                self.volumes.remove(volume, force=True)
+            raise
+
+    def _add(self, record: Record, *, named: bool) -> None:
+        for _ in range(100):
+            try:
+                self._core.add(Instance(record))
+                return
+            except Conflict:
+                if named:
+                    holder = self.get(record.name)
+                    raise Conflict(
+                        f'Conflict. The container name "/{record.name}" is already in use by '
+                        f'container "{holder.id}". You have to remove (or rename) that container '
+                        "to be able to reuse that name."
+                    ) from None
+                record.name = f"{names.generate()}{secrets.randbelow(1000)}"
+        raise Conflict("no free name was found", hint="give one with --name")
+
+    def get(self, reference: str) -> Instance:
+        """By id, name or unique beginning of an id.  Raises NotFound or Conflict."""
+        return self._core.get(reference)
+
+    def list(self, all: bool = False, filters: dict[str, list[str]] | None = None) -> list[Instance]:
+        """Instances, newest first; without `all` only those that run."""
+        filters = filters or {}
+        everyone = all or "status" in filters or "exited" in filters
+        return [item for item in self._core.all()
+                if (everyone or item.live) and matches(self._core, item, filters)]
+
+    def start(self, reference: str) -> None:
+        """Bring it up.  Raises LaunchError when the command cannot run."""
+        instance = self.get(reference)
+        if instance.state == states.PAUSED:
+            raise Conflict("cannot start a paused container, try unpause instead")
+        self._execs.forget(instance)
+        lifecycle.start(self._core, instance)
+
+    def stop(self, reference: str, timeout: float | None = None, signal: str = "") -> None:
+        """Ask, wait, kill."""
+        lifecycle.stop(self._core, self.get(reference), timeout, signal)
+
+    def kill(self, reference: str, signal: str = "KILL") -> None:
+        """Send a signal to the main process."""
+        lifecycle.kill(self._core, self.get(reference), signal)
+
+    def restart(self, reference: str, timeout: float | None = None) -> None:
+        """Stop when running, then start."""
+        instance = self.get(reference)
+        if instance.live:
+            lifecycle.stop(self._core, instance, timeout)
+        lifecycle.start(self._core, instance)
+        self._core.emit(instance, "restart")
+
+    def remove(self, reference: str, force: bool = False, volumes: bool = False) -> None:
+        """Delete it."""
+        instance = self.get(reference)
+        lifecycle.remove(self._core, instance, force=force, volumes=volumes)
+        self._execs.forget(instance)
+
+    def rename(self, reference: str, name: str) -> None:
+        """Give it another name.  Raises Conflict when that is taken."""
+        instance = self.get(reference)
+        wanted = names.check(name)
+        with instance.lock:
+            old, instance.record.name = instance.name, wanted
+            try:
+                self._core.save(instance)
+            except Conflict:
+                instance.record.name = old
+                raise
+        self._core.emit(instance, "rename", oldName=f"/{old}")
+
+    def pause(self, reference: str) -> None:
+        """Freeze."""
+        lifecycle.pause(self._core, self.get(reference))
+
+    def unpause(self, reference: str) -> None:
+        """Thaw."""
+        lifecycle.resume(self._core, self.get(reference))
+
+    def wait(self, reference: str, condition: str = "not-running") -> tuple[int, str]:
+        """Block until the condition holds; exit code and error text."""
+        result = self.wait_begin(reference, condition)(None)
+        assert result is not None
+        return result
+
+    def wait_begin(self, reference: str, condition: str = "not-running") -> Wait:
+        """A waiter that watches from now; give it a time-out in seconds or None for ever."""
+        instance = self.get(reference)
+        runs = instance.runs
+        tests: dict[str, Callable[[], bool]] = {
+            "not-running": lambda: not instance.live,
+            "next-exit": lambda: instance.runs > runs or instance.removed,
+            "removed": lambda: instance.removed,
+        }
+        if condition not in tests:
+            raise Invalid(f"invalid condition: \"{condition}\"")
+
+        def wait(timeout: float | None) -> tuple[int, str] | None:
+            with instance.changed:
+                if not instance.changed.wait_for(tests[condition], timeout):
+                    return None
+            return instance.exit_code, instance.error
+
+        return wait
+
+    # -- what runs inside -----------------------------------------------------------------------
+
+    def attach(self, reference: str, connection: socket.socket, options: AttachOptions) -> None:
+        """Take over a client's socket and join it to the main process."""
+        streams.attach(self._core, self.get(reference), connection, options)
+
+    def resize(self, reference: str, rows: int, columns: int) -> None:
+        """Set the main terminal's size; before the start it is remembered by nobody."""
+        running = self.get(reference).running
+        if running is None:
+            raise Conflict(f"cannot resize a stopped container: unknown: Container {reference} is not running")
+        running.agent().resize(1, rows, columns)
+
+    def exec_create(self, reference: str, body: Any) -> str:
+        """Prepare an exec; its id."""
+        return self._execs.create(self.get(reference), body)
+
+    def exec_start(self, exec_id: str, connection: socket.socket | None = None,
+                   detach: bool = False, tty: bool = False) -> None:
+        """Run it; the socket, when given, is taken over."""
+        self._execs.start(exec_id, None if detach else connection)
+
+    def exec_inspect(self, exec_id: str) -> dict[str, Any]:
+        """Docker's ExecInspect."""
+        return self._execs.inspect(exec_id)
+
+    def exec_resize(self, exec_id: str, rows: int, columns: int) -> None:
+        """Set an exec's terminal size."""
+        self._execs.resize(exec_id, rows, columns)
+
+    def logs(self, reference: str, options: LogOptions) -> Iterator[tuple[int, bytes] | None]:
+        """(stream, line) pairs; None is a tick while following."""
+        return read_log(self._core, self.get(reference), options)
+
+    def stats(self, reference: str) -> Stats:
+        """A reading of now."""
+        return stats(self._core, self.get(reference))
+
+    def top(self, reference: str, ps_args: str = "") -> tuple[list[str], list[list[str]]]:
+        """Titles and rows of its processes."""
+        return top(self._core, self.get(reference), ps_args)
+
+    def archive_stat(self, reference: str, path: str) -> dict[str, Any]:
+        """What a path is."""
+        return files.archive_stat(self._core, self.get(reference), path)
+
+    def archive_get(self, reference: str, path: str) -> Iterator[bytes]:
+        """A tar of a path."""
+        return files.archive_get(self._core, self.get(reference), path)
+
+    def archive_put(self, reference: str, path: str, archive: BinaryIO, *,
+                    no_overwrite_dir: bool = False, copy_uid_gid: bool = False) -> None:
+        """Unpack a tar inside."""
+        files.archive_put(self._core, self.get(reference), path, archive)
+
+    def update(self, reference: str, body: Any) -> None:
+        """Change limits, of a running instance at once."""
+        instance = self.get(reference)
+        with instance.lock:
+            limits = request.limits_update(body, instance.spec.limits)
+            if instance.running is not None:
+                instance.running.update(limits)
+            instance.record.spec = request.with_limits(instance.spec, limits)
+            self._core.save(instance)
+        self._core.emit(instance, "update")
+
+    # -- telling ------------------------------------------------------------------------------
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """Docker's ContainerJSON and a `Proa` section."""
+        return inspect.inspect(self._core, self.get(reference))
+
+    def summary(self, instance: Instance) -> dict[str, Any]:
+        """Docker's entry of the container list."""
+        return inspect.summary(self._core, instance)
+
+    def trace(self, reference: str) -> list[tuple[str, int]]:
+        """Milestones of the last start: name and monotonic nanoseconds."""
+        return [(name, moment) for name, moment in self.get(reference).record.trace]
+
+    def usage(self, reference: str) -> dict[str, int]:
+        """What it costs the host now."""
+        running = self.get(reference).running
+        if running is None:
+            raise Conflict(f"Container {reference} is not running")
+        return vars(running.usage())
+
+    def info(self) -> dict[str, Any]:
+        """Facts of this engine for `docker info`."""
+        counts = [item.state for item in self._core.all()]
+        return {
+            "containers": len(counts), "running": counts.count(states.RUNNING),
+            "paused": counts.count(states.PAUSED),
+            "stopped": len(counts) - counts.count(states.RUNNING) - counts.count(states.PAUSED),
+            "images": len(self.images.list()), "root": str(self.root), "version": self.version,
+            "kernel": os.uname().release, "cpus": os.cpu_count() or 1,
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        }  # fmt: skip
+
+    def _users_of(self, image_id: str) -> list[str]:
+        return [item.name for item in self._core.all() if item.image_id == image_id]

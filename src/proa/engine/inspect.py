@@ -1,0 +1,165 @@
+"""An instance in Docker's words (`inspect`, `ps`), plus a `Proa` section with the whole truth."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from proa.engine import instance as states
+from proa.engine.core import Core
+from proa.engine.instance import Instance
+
+NEVER = "0001-01-01T00:00:00Z"
+
+
+def moment(nanoseconds: int) -> str:
+    """RFC 3339 with nanoseconds, as Docker prints times."""
+    if not nanoseconds:
+        return NEVER
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{rest:09}Z"
+
+
+def inspect(core: Core, instance: Instance) -> dict[str, Any]:
+    """Docker's ContainerJSON."""
+    record, spec = instance.record, instance.spec
+    process = spec.process
+    directory = core.directory(record.id)
+    body = {key: value for key, value in record.body.items()
+            if key not in ("HostConfig", "NetworkingConfig")}
+    config = {
+        **body, "Hostname": spec.hostname, "User": process.user, "Tty": process.terminal,
+        "OpenStdin": process.stdin, "Env": list(process.environment), "Image": spec.image,
+        "WorkingDir": process.directory if process.directory != "/" else "",
+        "Labels": spec.labels, "StopSignal": spec.stop_signal,
+        "Entrypoint": body.get("Entrypoint"), "Cmd": body.get("Cmd") or list(process.arguments),
+    }  # fmt: skip
+    host = {**(record.body.get("HostConfig") or {})}
+    host |= {"Isolation": spec.isolation, "NetworkMode": spec.network,
+             "AutoRemove": spec.remove, "Memory": spec.limits.memory_bytes,
+             "NanoCpus": int(spec.limits.cpus * 1e9), "PidsLimit": spec.limits.pids or None,
+             "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}}
+    return {
+        "Id": record.id, "Created": moment(record.created_ns), "Path": process.arguments[0],
+        "Args": list(process.arguments[1:]), "State": state(instance), "Image": record.image_id,
+        "ResolvConfPath": "", "HostnamePath": "", "HostsPath": "",
+        "LogPath": str(directory / "log"), "Name": "/" + record.name, "RestartCount": 0,
+        "Driver": "overlay", "Platform": "linux", "MountLabel": "", "ProcessLabel": "",
+        "AppArmorProfile": "", "ExecIDs": instance.exec_ids or None, "HostConfig": host,
+        "GraphDriver": {"Name": "overlay", "Data": {"UpperDir": str(directory / "upper")}},
+        "Mounts": mounts(core, instance), "Config": config,
+        "NetworkSettings": network_settings(core, instance),
+        "Proa": {"Isolation": spec.isolation, "Place": record.place, **_capitals(record.facts)},
+    }  # fmt: skip
+
+
+def _capitals(facts: dict[str, str]) -> dict[str, str]:
+    return {key.title().replace("_", "").replace(" ", ""): value for key, value in facts.items()}
+
+
+def state(instance: Instance) -> dict[str, Any]:
+    """Docker's State."""
+    record = instance.record
+    running = instance.running
+    pid = running.saved.get("pid", 0) if running is not None else 0
+    return {
+        "Status": _status_word(instance), "Running": record.state in (states.RUNNING, states.PAUSED),
+        "Paused": record.state == states.PAUSED, "Restarting": False,
+        "OOMKilled": record.oom_killed, "Dead": False, "Pid": pid, "ExitCode": record.exit_code,
+        "Error": record.error, "StartedAt": moment(record.started_ns),
+        "FinishedAt": moment(record.finished_ns),
+    }  # fmt: skip
+
+
+def _status_word(instance: Instance) -> str:
+    if instance.record.removing:
+        return "removing"
+    return states.CREATED if instance.state == states.STARTING else str(instance.state)
+
+
+def mounts(core: Core, instance: Instance) -> list[dict[str, Any]]:
+    """Docker's MountPoints."""
+    anonymous = iter(instance.record.volumes)
+    found = []
+    for mount in instance.spec.mounts:
+        entry = {"Type": mount.kind, "Source": mount.source, "Destination": mount.target,
+                 "Mode": "ro" if mount.readonly else "", "RW": not mount.readonly,
+                 "Propagation": "rprivate" if mount.kind == "bind" else ""}
+        if mount.kind == "volume":
+            name = mount.source or next(anonymous)
+            entry |= {"Name": name, "Driver": "local", "Source": str(core.volumes.path(name))}
+        found.append(entry)
+    return found
+
+
+def network_settings(core: Core, instance: Instance) -> dict[str, Any]:
+    """Docker's NetworkSettings for the one network an instance has."""
+    link = core.networks.link_of(instance.id) if instance.live else None
+    address, prefix = "", 0
+    if link is not None:
+        address, _, length = link.address.partition("/")
+        prefix = int(length)
+    endpoint = {
+        "IPAMConfig": None, "Links": None, "Aliases": None, "DriverOpts": None,
+        "NetworkID": instance.spec.network, "EndpointID": instance.id if link else "",
+        "Gateway": link.gateway if link else "", "IPAddress": address, "IPPrefixLen": prefix,
+        "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
+        "MacAddress": link.mac if link else "", "DNSNames": None,
+    }  # fmt: skip
+    ports: dict[str, Any] = {}
+    for published in core.networks.published(instance.id):
+        key = f"{published.port}/{published.protocol}"
+        ports.setdefault(key, []).append(
+            {"HostIp": published.host_address or "0.0.0.0", "HostPort": str(published.host_port)})
+    return {
+        "Bridge": "", "SandboxID": instance.record.place, "SandboxKey": "", "Ports": ports,
+        "Gateway": endpoint["Gateway"], "IPAddress": address, "IPPrefixLen": prefix,
+        "MacAddress": endpoint["MacAddress"], "Networks": {instance.spec.network: endpoint},
+    }  # fmt: skip
+
+
+def summary(core: Core, instance: Instance) -> dict[str, Any]:
+    """Docker's entry of the container list."""
+    settings = network_settings(core, instance)
+    ports = []
+    for key, bindings in settings["Ports"].items():
+        number, _, protocol = key.partition("/")
+        ports += [{"IP": item["HostIp"], "PrivatePort": int(number), "Type": protocol,
+                   "PublicPort": int(item["HostPort"])} for item in bindings]
+    return {
+        "Id": instance.id, "Names": ["/" + instance.name], "Image": instance.image_name,
+        "ImageID": instance.image_id, "Command": " ".join(instance.spec.process.arguments),
+        "Created": instance.created // 1_000_000_000, "Ports": ports, "Labels": instance.spec.labels,
+        "State": _status_word(instance), "Status": status_text(instance),
+        "HostConfig": {"NetworkMode": instance.spec.network, "Isolation": instance.isolation},
+        "NetworkSettings": {"Networks": settings["Networks"]}, "Mounts": mounts(core, instance),
+    }  # fmt: skip
+
+
+def status_text(instance: Instance) -> str:
+    """`Up 3 minutes`, `Exited (0) 2 hours ago`, as Docker words it."""
+    record = instance.record
+    if record.state in (states.RUNNING, states.PAUSED):
+        paused = " (Paused)" if record.state == states.PAUSED else ""
+        return f"Up {ago(record.started_ns)}{paused}"
+    if record.state == states.EXITED:
+        return f"Exited ({record.exit_code}) {ago(record.finished_ns)} ago"
+    return "Removal In Progress" if record.removing else "Created"
+
+
+def ago(then_ns: int) -> str:
+    """A duration until now in Docker's rough words (units.HumanDuration)."""
+    seconds = max(0, int(time.time() - then_ns / 1e9))
+    if seconds < 1:
+        return "Less than a second"
+    for limit, unit, size in ((60, "second", 1), (3600, "minute", 60), (172800, "hour", 3600),
+                              (1209600, "day", 86400), (5184000, "week", 604800)):
+        if seconds < limit:
+            count = seconds // size
+            if count == 1:
+                return {"second": "1 second", "minute": "About a minute",
+                        "hour": "About an hour"}.get(unit, f"1 {unit}")
+            return f"{count} {unit}s"
+    return f"{seconds // 2592000} months" if seconds < 63072000 else f"{seconds // 31536000} years"
