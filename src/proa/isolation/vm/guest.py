@@ -44,8 +44,10 @@ class Kernel:
 
     def initramfs(self, init: bytes) -> bytes:
         """The first file system around this init."""
-        files = ((name, (self.directory / "modules" / f"{name}.ko").read_bytes())
-                 for name in self.modules)
+        files = (
+            (name, (self.directory / "modules" / f"{name}.ko").read_bytes())
+            for name in self.modules
+        )
         return initramfs.build(init, files)
 
 
@@ -55,14 +57,20 @@ def find(kernels: Path, configured: str = "", progress: Progress = lambda line: 
         image = Path(configured)
         release = image.name.partition("-")[2] or image.name
         return _ready(kernels, release) or prepare(
-            kernels, image, _modules_beside(image, release), release, f"configured: {configured}")
+            kernels, image, _modules_beside(image, release), release, f"configured: {configured}"
+        )
     own = os.uname().release
     ready = _ready(kernels, own)
     if ready:
         return ready
     with contextlib.suppress(Unsupported, Corrupt, FileNotFoundError):
-        return prepare(kernels, Path(f"/boot/vmlinuz-{own}"), Path(f"/lib/modules/{own}"), own,
-                       "the host's own")
+        return prepare(
+            kernels,
+            Path(f"/boot/vmlinuz-{own}"),
+            Path(f"/lib/modules/{own}"),
+            own,
+            "the host's own",
+        )
     return _newest(kernels) or _from_package(kernels, progress)
 
 
@@ -125,8 +133,10 @@ def prepare(kernels: Path, image: Path, tree: Path, release: str, origin: str) -
 def _from_package(kernels: Path, progress: Progress) -> Kernel:
     """Fetch the distribution's generic kernel package and unpack it aside."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise Unsupported("no kernel for guests: neither the host's own fits nor is there an apt-get",
-                          hint="name a vmlinuz with its modules in the configuration: vm.kernel")
+        raise Unsupported(
+            "no guest kernel: the host's own does not fit and there is no apt-get",
+            hint="name a vmlinuz with its modules in the configuration: vm.kernel",
+        )
     kernels.mkdir(parents=True, exist_ok=True)
     package = _package_name(progress)
     with tempfile.TemporaryDirectory(prefix=".get-", dir=kernels) as scratch:
@@ -138,8 +148,9 @@ def _from_package(kernels: Path, progress: Progress) -> Kernel:
         tree = Path(scratch) / "tree"
         image = next((tree / "boot").glob("vmlinuz-*"))
         release = image.name.removeprefix("vmlinuz-")
-        library = next(path for path in (tree / "lib/modules", tree / "usr/lib/modules")
-                       if path.is_dir())
+        library = next(
+            path for path in (tree / "lib/modules", tree / "usr/lib/modules") if path.is_dir()
+        )
         return prepare(kernels, image, library / release, release, f"package {package}")
 
 
@@ -154,8 +165,10 @@ def _package_name(progress: Progress) -> str:
         if attempt == 0:
             progress("updating the package lists")
             _run(("apt-get", "update", "-q"), "/")
-    raise Unsupported(f"no package '{PACKAGE}' among apt's sources",
-                      hint="name a vmlinuz with its modules in the configuration: vm.kernel")
+    raise Unsupported(
+        f"no package '{PACKAGE}' among apt's sources",
+        hint="name a vmlinuz with its modules in the configuration: vm.kernel",
+    )
 
 
 def _run(command: tuple[str, ...], directory: str) -> str:

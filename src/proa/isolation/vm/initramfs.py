@@ -8,8 +8,20 @@ from dataclasses import dataclass
 
 MAGIC = b"070701"
 ALIGNMENT = 4
-DIRECTORIES = ("dev", "proc", "sys", "run", "lib", "mnt", "mnt/image", "mnt/disk", "mnt/shares",
-               "mnt/root", "tmp", "etc")
+DIRECTORIES = (
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "lib",
+    "mnt",
+    "mnt/image",
+    "mnt/disk",
+    "mnt/shares",
+    "mnt/root",
+    "tmp",
+    "etc",
+)
 CONSOLE = (5, 1)
 
 
@@ -45,8 +57,20 @@ def build(init: bytes, modules: Iterable[tuple[str, bytes]]) -> bytes:
 def _member(number: int, entry: Entry) -> bytes:
     name = entry.name.encode() + b"\0"
     links = 2 if stat.S_ISDIR(entry.mode) else 1
-    fields = (number, entry.mode, 0, 0, links, 0, len(entry.content), 0, 0, *entry.device,
-              len(name), 0)
+    fields = (
+        number,
+        entry.mode,
+        0,
+        0,
+        links,
+        0,
+        len(entry.content),
+        0,
+        0,
+        *entry.device,
+        len(name),
+        0,
+    )
     header = MAGIC + b"".join(b"%08X" % field for field in fields)
     return _padded(header + name) + _padded(entry.content)
 

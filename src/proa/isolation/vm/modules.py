@@ -33,17 +33,16 @@ class Tree:
 def scan(directory: Path) -> Tree:
     """The modules of a `/lib/modules/RELEASE` directory."""
     files = {
-        _name(path.name): path
-        for path in directory.rglob("*.ko*")
-        if path.name.endswith(SUFFIXES)
+        _name(path.name): path for path in directory.rglob("*.ko*") if path.name.endswith(SUFFIXES)
     }
     listing = directory / "modules.builtin"
     lines = listing.read_text().split() if listing.is_file() else []
     return Tree(files, frozenset(_name(line.rsplit("/", 1)[-1]) for line in lines))
 
 
-def order(tree: Tree, required: tuple[str, ...] = REQUIRED,
-          optional: tuple[str, ...] = OPTIONAL) -> tuple[str, ...]:
+def order(
+    tree: Tree, required: tuple[str, ...] = REQUIRED, optional: tuple[str, ...] = OPTIONAL
+) -> tuple[str, ...]:
     """Names to load, each after what it depends on.  Raises Unsupported when one is missing."""
     wanted = required + tuple(name for name in optional if name in tree.files)
     result: list[str] = []

@@ -15,10 +15,14 @@ CHANNEL = "proa.agent"
 SHARES_TAG = "shares"
 SHARES_PATH = "/shares"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-TRIMMED = ("smm=off,sata=off,smbus=off,usb=off,vmport=off,hpet=off,i8042=off,graphics=off,"
-           "dump-guest-core=off")
-COMMAND_LINE = ("quiet panic=-1 cryptomgr.notests no_timer_check tsc=reliable nowatchdog audit=0 "
-                "8250.nr_uarts=0 rcupdate.rcu_expedited=1 random.trust_cpu=on")
+TRIMMED = (
+    "smm=off,sata=off,smbus=off,usb=off,vmport=off,hpet=off,i8042=off,graphics=off,"
+    "dump-guest-core=off"
+)
+COMMAND_LINE = (
+    "quiet panic=-1 cryptomgr.notests no_timer_check tsc=reliable nowatchdog audit=0 "
+    "8250.nr_uarts=0 rcupdate.rcu_expedited=1 random.trust_cpu=on"
+)
 TRANSLATION_CACHE_MIB = 64
 
 
@@ -34,7 +38,7 @@ class Machine:
 
     def key(self) -> str:
         """All of the shape in one line, for a template's cache key."""
-        placeholder = Files(0, 0, 0, 0, 0, 0)
+        placeholder = Files(0, 0, 0, 0)
         start = Clone(memory=0)
         return " ".join(arguments(self, placeholder, start)) + f" tsc={self.tsc_khz}"
 
@@ -50,14 +54,19 @@ class Machine:
 
 @dataclass(frozen=True)
 class Files:
-    """Descriptors QEMU inherits; `tap` counts only when the machine has a network."""
+    """Descriptors QEMU inherits (`tap` only when the machine has a network), and the one path."""
 
     control: int
     channel: int
     image: int
     disk: int
     tap: int = -1
-    mac_low: int = 0
+    shares: str = SHARES_PATH
+
+    def descriptors(self) -> tuple[int, ...]:
+        """All of them that are there."""
+        numbers = (self.control, self.channel, self.image, self.disk, self.tap)
+        return tuple(number for number in numbers if number >= 0)
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,8 @@ def arguments(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
         PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-sandbox", SANDBOX,
         "-chardev", f"socket,id=q,fd={files.control}", "-mon", "chardev=q,mode=control",
-        *_board(machine), *_memory(machine, start), *_devices(machine, files), *_start(machine, start),
+        *_board(machine), *_memory(machine, start), *_devices(machine, files),
+        *_start(machine, start),
     )  # fmt: skip
 
 
@@ -93,8 +103,18 @@ def _board(machine: Machine) -> tuple[str, ...]:
     accelerator, cpu = machine.accelerator, "host"
     if machine.accelerator == "tcg":
         accelerator, cpu = f"tcg,tb-size={TRANSLATION_CACHE_MIB}", "max"
-    return ("-accel", accelerator, "-cpu", cpu, "-M", f"q35,memory-backend=ram,{TRIMMED}",
-            "-m", f"{machine.ram_bytes >> 20}M", "-smp", str(machine.vcpus))
+    return (
+        "-accel",
+        accelerator,
+        "-cpu",
+        cpu,
+        "-M",
+        f"q35,memory-backend=ram,{TRIMMED}",
+        "-m",
+        f"{machine.ram_bytes >> 20}M",
+        "-smp",
+        str(machine.vcpus),
+    )
 
 
 def _memory(machine: Machine, start: Start) -> tuple[str, ...]:
@@ -113,12 +133,16 @@ def _devices(machine: Machine, files: Files) -> tuple[str, ...]:
         "-chardev", f"socket,id=c,fd={files.channel}",
         "-device", f"virtserialport,chardev=c,name={CHANNEL}",
         *_disk("image", 1, files.image, "on"), *_disk("disk", 2, files.disk, "off"),
-        "-fsdev", f"local,id=s,path={SHARES_PATH},security_model=passthrough,multidevs=remap",
+        "-fsdev", f"local,id=s,path={files.shares},security_model=passthrough,multidevs=remap",
         "-device", f"virtio-9p-pci,fsdev=s,mount_tag={SHARES_TAG}",
     ]  # fmt: skip
     if machine.network:
-        result += ["-netdev", f"tap,id=n,fd={files.tap}",
-                   "-device", "virtio-net-pci,netdev=n,romfile=,mac=52:54:00:00:00:01"]
+        result += [
+            "-netdev",
+            f"tap,id=n,fd={files.tap}",
+            "-device",
+            "virtio-net-pci,netdev=n,romfile=,mac=52:54:00:00:00:01",
+        ]
     return tuple(result)
 
 

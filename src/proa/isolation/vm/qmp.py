@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import contextlib
 import json
+import secrets
 import socket
 import threading
 import time
@@ -22,44 +23,57 @@ LINE_MAXIMUM = 1 << 20
 TIMEOUT_SECONDS = 10.0
 
 
-def encode(command: Command) -> bytes:
+def encode(command: Command, identity: int) -> bytes:
     """One request, without spaces."""
     name, arguments = command
-    request: dict[str, Any] = {"execute": name}
+    request: dict[str, Any] = {"execute": name, "id": identity}
     if arguments:
         request["arguments"] = arguments
     return json.dumps(request, separators=(",", ":")).encode() + b"\n"
 
 
 class Qmp:
-    """One connection.  Several threads may use it; each exchange is whole."""
+    """One connection.  Several threads may use it; each exchange is whole.
+
+    Requests are numbered from a random start: answers to a former engine's requests, and the rest
+    of a line it read half, are passed over.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._buffer = bytearray()
         self._lock = threading.Lock()
-        self._unread = 0
+        self._last = secrets.randbits(48)
+        self._unread: list[int] = []
         self._events: list[str] = []
 
     def pipeline(self, *commands: Command) -> None:
         """Write requests now and read their answers with `drain`, or before the next `execute`."""
         with self._lock:
-            self._write(b"".join(map(encode, commands)))
-            self._unread += len(commands)
+            numbers = [self._number() for _ in commands]
+            self._write(b"".join(map(encode, commands, numbers)))
+            self._unread += numbers
 
     def drain(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         """Read the answers of everything pipelined.  Raises IsolationError at a refusal."""
         with self._lock:
             self._drain(time.monotonic() + timeout_seconds)
 
-    def execute(self, name: str, arguments: dict[str, Any] | None = None, *,
-                descriptor: int = -1, timeout_seconds: float = TIMEOUT_SECONDS) -> Any:
+    def execute(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        descriptor: int = -1,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> Any:
         """One request and its answer; a `descriptor` travels along (`getfd`)."""
         deadline = time.monotonic() + timeout_seconds
         with self._lock:
             self._drain(deadline)
-            self._write(encode((name, arguments or {})), descriptor)
-            return self._answer(deadline)
+            number = self._number()
+            self._write(encode((name, arguments or {}), number), descriptor)
+            return self._answer(number, deadline)
 
     def wait_event(self, name: str, timeout_seconds: float) -> None:
         """Wait until this event has been seen once.  Raises Timeout."""
@@ -77,19 +91,23 @@ class Qmp:
         """End this side of the connection; QEMU runs on."""
         self._socket.close()
 
+    def _number(self) -> int:
+        self._last += 1
+        return self._last
+
     def _drain(self, deadline: float) -> None:
         while self._unread:
-            self._unread -= 1
-            self._answer(deadline)
+            self._answer(self._unread.pop(0), deadline)
 
-    def _answer(self, deadline: float) -> Any:
+    def _answer(self, number: int, deadline: float) -> Any:
         while True:
             message = self._message(deadline)
-            if "return" in message:
-                return message["return"]
-            if "error" in message:
+            if message.get("id") != number:
+                self._remember(message)
+            elif "error" in message:
                 raise IsolationError(f"qemu refused: {message['error'].get('desc', 'no reason')}")
-            self._remember(message)
+            else:
+                return message.get("return")
 
     def _remember(self, message: dict[str, Any]) -> None:
         event = message.get("event")
@@ -103,11 +121,9 @@ class Qmp:
         self._buffer = rest
         try:
             message = json.loads(bytes(line))
-        except ValueError as error:
-            raise IsolationError("qemu's control channel sent no JSON") from error
-        if not isinstance(message, dict):
-            raise IsolationError("qemu's control channel sent no object")
-        return message
+        except ValueError:
+            return {}
+        return message if isinstance(message, dict) else {}
 
     def _fill(self, deadline: float) -> None:
         self._socket.settimeout(max(deadline - time.monotonic(), 0.001))

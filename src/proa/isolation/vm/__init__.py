@@ -1,0 +1,1 @@
+"""Virtual machines: QEMU clones of templates, or full boots."""

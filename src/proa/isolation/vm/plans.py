@@ -1,0 +1,133 @@
+"""What a guest's init is asked to do: plans for a template, for a clone, for the mounts.  Pure."""
+
+from __future__ import annotations
+
+from proa import plan
+from proa.plan import Step
+from proa.resources import Link, Share, Sources
+from proa.spec import Limits
+
+INTERFACE = "eth0"
+CGROUPS = "/sys/fs/cgroup"
+PLACE_CGROUP = f"{CGROUPS}/place"
+DEVICES, IMAGE, DISK, ROOT = "/mnt/devices", "/mnt/image", "/mnt/disk", "/mnt/root"
+SHARES = "/dev/.shares"  # below /dev, which moves into the new root together with it
+SHARE_OPTIONS = "trans=virtio,version=9p2000.L,msize=1048576,cache=mmap,access=client"
+NODES = (
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+)
+LINKS = (
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+    ("/proc/kcore", "core"),
+)
+MASKED = (
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/timer_list",
+    "/proc/scsi",
+    "/sys/firmware",
+)
+READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+ENTROPY_BYTES = 64
+
+
+def template_setup() -> tuple[Step, ...]:
+    """SETUP of a machine that has just booted: the cgroup its place will live in."""
+    return (
+        plan.Write(f"{CGROUPS}/cgroup.subtree_control", "0644", "+memory +pids +cpu"),
+        plan.Directory(PLACE_CGROUP),
+    )
+
+
+def place(*, network: bool, sysctls: tuple[tuple[str, str], ...] = ()) -> tuple[Step, ...]:
+    """PLACE: everything of the instance's surroundings but its files.
+
+    Without a network the place gets a network namespace of its own, so it sees only `lo`.
+    """
+    quiet = "nosuid,noexec,nodev"
+    kinds = ("pid", "mount", "ipc", "uts", "cgroup") + (() if network else ("net",))
+    steps: list[Step] = [
+        plan.Namespaces(kinds),
+        plan.Cgroup(f"{PLACE_CGROUP}/cgroup.procs"),
+        plan.Directory(DEVICES),
+        plan.MountFs("devtmpfs", "devtmpfs", DEVICES, "nosuid,noexec"),
+        plan.MountFs("proc", "proc", "/proc", quiet),
+        plan.MountFs("sysfs", "sysfs", "/sys", f"{quiet},ro"),
+        plan.MountFs("cgroup2", "cgroup", CGROUPS, f"{quiet},ro"),
+        plan.MountFs("tmpfs", "tmpfs", "/dev", "nosuid,noexec", "mode=0755,size=65536k"),
+    ]
+    steps += [plan.Node(f"/dev/{name}", "0666", major, minor) for name, major, minor in NODES]
+    steps += [plan.Directory(f"/dev/{name}") for name in ("pts", "shm", "mqueue")]
+    steps += [
+        plan.MountFs(
+            "devpts",
+            "devpts",
+            "/dev/pts",
+            "nosuid,noexec",
+            "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        ),
+        plan.MountFs("tmpfs", "shm", "/dev/shm", quiet, "mode=1777,size=65536k"),
+        plan.MountFs("mqueue", "mqueue", "/dev/mqueue", quiet),
+    ]
+    steps += [plan.Symlink(target, f"/dev/{name}") for target, name in LINKS]
+    steps.append(plan.Interface("lo", "lo", "", "", 0))
+    steps += [plan.Sysctl(name, value) for name, value in sysctls]
+    steps += [plan.Mask(path) for path in MASKED]
+    steps += [plan.ReadOnly(path) for path in READONLY]
+    return tuple(steps)
+
+
+def clone_setup(entropy: bytes, clock_ns: int, limits: Limits) -> tuple[Step, ...]:
+    """SETUP of every clone, before anything is spawned in it: what must not be the template's."""
+    steps: list[Step] = [plan.Entropy(entropy.hex()), plan.Clock(clock_ns)]
+    return (*steps, *limit_steps(limits))
+
+
+def limit_steps(limits: Limits, *, lift: bool = False) -> tuple[Step, ...]:
+    """Limits the guest's own kernel enforces; `lift` also writes the absent ones."""
+    wanted = (("memory.max", limits.memory_bytes), ("pids.max", limits.pids))
+    return tuple(
+        plan.Write(f"{PLACE_CGROUP}/{name}", "0644", str(value) if value else "max")
+        for name, value in wanted
+        if value or lift
+    )
+
+
+def sources(links: tuple[Link, ...], shares: tuple[Share, ...], machine_id: str) -> Sources:
+    """Where a clone's disks, shares and link are, and how to plug them, in the launch plan."""
+    before: list[Step] = [
+        plan.MountFs("erofs", f"{DEVICES}/vda", IMAGE, "ro"),
+        plan.MountFs("ext4", f"{DEVICES}/vdb", DISK, "", "noinit_itable"),
+        plan.MountFs(
+            "overlay",
+            "overlay",
+            ROOT,
+            "",
+            f"lowerdir={IMAGE},upperdir={DISK}/upper,workdir={DISK}/work",
+        ),
+    ]
+    after: list[Step] = []
+    if shares:
+        before += [
+            plan.Directory(SHARES),
+            plan.MountFs("9p", "shares", SHARES, "nosuid,nodev", SHARE_OPTIONS),
+        ]
+        after.append(plan.Mask(SHARES))
+    for link in links:
+        before += [
+            plan.Interface(INTERFACE, link.name, link.mac, link.address, link.mtu),
+            plan.Route(link.gateway),
+        ]
+    after.append(plan.Cover("/etc/machine-id", "0444", machine_id + "\n"))
+    paths = tuple(f"{SHARES}/{number}" for number in range(len(shares)))
+    return Sources(root=ROOT, shares=paths, before=tuple(before), after=tuple(after))
