@@ -118,7 +118,7 @@ class Status:
 class Waiter:
     """One request's place in the queue of answers."""
 
-    __slots__ = ("kind", "answers", "statuses")
+    __slots__ = ("answers", "kind", "statuses")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -159,18 +159,22 @@ class Agent:
         """Run a plan in the guest's init itself."""
         self.finish(self.begin(Kind.SETUP, HULL, encode(steps)))
 
-    def place(self, steps: tuple[Step, ...], descriptors: Sequence[int] = (), *,
-              local: bool = False) -> int:
+    def place(
+        self, steps: tuple[Step, ...], descriptors: Sequence[int] = (), *, local: bool = False
+    ) -> int:
         """Fork the waiting child of a place; returns its pid as the receiver sees it."""
         process, flags = (HULL, Launch.LOCAL) if local else (MAIN, 0)
         waiter = self.begin(Kind.PLACE, process, encode(steps), flags, descriptors)
         return _pid(self.finish(waiter))
 
-    def launch(self, steps: tuple[Step, ...], descriptors: Sequence[int] = (),
-               flags: int = 0) -> int:
+    def launch(
+        self, steps: tuple[Step, ...], descriptors: Sequence[int] = (), flags: int = 0
+    ) -> int:
         """Let the waiting child become the main process (the hull's with LOCAL)."""
         process = HULL if flags & Launch.LOCAL else MAIN
-        return _pid(self.finish(self.begin(Kind.LAUNCH, process, encode(steps), flags, descriptors)))
+        return _pid(
+            self.finish(self.begin(Kind.LAUNCH, process, encode(steps), flags, descriptors))
+        )
 
     def exec(self, process: int, steps: tuple[Step, ...], flags: int = Launch.JOIN) -> int:
         """Run a further process, by default inside the place."""
@@ -220,8 +224,14 @@ class Agent:
         if self.lost:
             raise IsolationError("the place ended before its init answered")
 
-    def begin(self, kind: Kind, process: int, payload: bytes, flags: int = 0,
-              descriptors: Sequence[int] = ()) -> Waiter:
+    def begin(
+        self,
+        kind: Kind,
+        process: int,
+        payload: bytes,
+        flags: int = 0,
+        descriptors: Sequence[int] = (),
+    ) -> Waiter:
         """Send a request without waiting; give the result to `finish` (requests pipeline)."""
         waiter = Waiter(kind)
         with self._lock:
@@ -236,15 +246,18 @@ class Agent:
         try:
             frame = waiter.answers.get(timeout=timeout_seconds)
         except queue.Empty:
-            raise Timeout(f"no answer to {waiter.kind.name} in {timeout_seconds:g} seconds") from None
+            raise Timeout(
+                f"no answer to {waiter.kind.name} in {timeout_seconds:g} seconds"
+            ) from None
         if frame is None:
             raise IsolationError(f"the instance ended before it answered {waiter.kind.name}")
         if frame.kind == Kind.FAILED:
             raise _launch_error(frame.payload)
         return frame
 
-    def _send(self, kind: Kind, process: int, payload: bytes = b"", flags: int = 0,
-              argument: int = 0) -> None:
+    def _send(
+        self, kind: Kind, process: int, payload: bytes = b"", flags: int = 0, argument: int = 0
+    ) -> None:
         with self._lock:
             if self.lost:
                 raise IsolationError("the instance's monitor is gone")
@@ -260,7 +273,9 @@ class Agent:
             if sent < len(data):
                 self._socket.sendall(memoryview(data)[sent:])
         except OSError as error:
-            raise IsolationError(f"the instance's monitor does not listen: {error.strerror}") from error
+            raise IsolationError(
+                f"the instance's monitor does not listen: {error.strerror}"
+            ) from error
 
     # -- the dispatcher's side --------------------------------------------------------------
 
@@ -323,8 +338,14 @@ class Agent:
         else:
             kinds = ANSWERS.get(Kind(frame.kind), PLAN_KINDS)
         if frame.kind == Kind.DONE and frame.argument == Kind.GETFD:
-            frame = Frame(frame.kind, frame.flags, frame.argument, frame.id, frame.payload,
-                          tuple(self._descriptors))
+            frame = Frame(
+                frame.kind,
+                frame.flags,
+                frame.argument,
+                frame.id,
+                frame.payload,
+                tuple(self._descriptors),
+            )
             self._descriptors = []
         with self._lock:
             for index, (process, waiter) in enumerate(self._pending):
@@ -392,5 +413,6 @@ def _launch_error(payload: bytes) -> LaunchError:
         message = f"exec: '{argument}': {reason}"
     else:
         message = f"step {step} ({name} '{argument}') failed: {reason}"
-    return LaunchError(message, step=step, verb=name, argument=argument, errno=number,
-                       exit_code=exit_code)
+    return LaunchError(
+        message, step=step, verb=name, argument=argument, errno=number, exit_code=exit_code
+    )

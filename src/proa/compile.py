@@ -1,4 +1,4 @@
-"""From a `Spec` and an isolation's `Sources` to launch plans.  Pure; the same for every isolation."""
+"""From a `Spec` and an isolation's `Sources` to launch plans: pure, and the same for all."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ def main_plan(spec: Spec, sources: Sources, files: Files) -> tuple[Step, ...]:
     """The LAUNCH plan: root, mounts, identity, then the process."""
     steps: list[Step] = [plan.Hostname(spec.hostname), *sources.before, plan.Root(sources.root)]
     steps += _mounts(spec, sources)
-    for path, content in (("/etc/hostname", files.hostname), ("/etc/hosts", files.hosts),
-                          ("/etc/resolv.conf", files.resolv)):
+    for path, content in (
+        ("/etc/hostname", files.hostname),
+        ("/etc/hosts", files.hosts),
+        ("/etc/resolv.conf", files.resolv),
+    ):
         if content and not any(mount.target == path for mount in spec.mounts):
             steps.append(plan.Cover(path, "0644", content))
     steps += sources.after
@@ -71,8 +74,9 @@ def _mounts(spec: Spec, sources: Sources) -> list[Step]:
             steps.append((target, plan.Attach(next(placed), target, flags)))
     if spec.shm_bytes != Spec.shm_bytes:
         data = f"mode=1777,size={spec.shm_bytes}"
-        steps.append(("/dev/shm", plan.MountFs("tmpfs", "shm", "/dev/shm",
-                                               "nosuid,nodev,noexec", data)))
+        steps.append(
+            ("/dev/shm", plan.MountFs("tmpfs", "shm", "/dev/shm", "nosuid,nodev,noexec", data))
+        )
     return [step for _, step in sorted(steps, key=lambda item: item[0].rstrip("/").count("/"))]
 
 

@@ -1,4 +1,4 @@
-"""Launch plans: flat lists of small verbs that the native program executes, in a place or on a host.
+"""Launch plans: flat lists of small verbs that the native program executes.
 
 One frozen dataclass per verb; field order is argument order.  `encode` makes the bytes that
 `native/plan.c` reads, `describe` makes words.  A contract test compares this table with
@@ -50,7 +50,7 @@ class Namespaces(Step):
 
 @dataclass(frozen=True)
 class IdMap(Step):
-    """Map `count` ids from 0 inside to `base` outside, for users and groups (user_namespaces(7))."""
+    """Map `count` user and group ids from 0 inside to `base` outside (user_namespaces(7))."""
 
     verb: ClassVar[str] = "idmap"
     base: int
@@ -127,7 +127,7 @@ class Write(Step):
 
 @dataclass(frozen=True)
 class Cover(Step):
-    """Bind a private tmpfs file with this content over `path`, leaving the image's own untouched."""
+    """Bind a private tmpfs file with this content over `path`; the image's own stays."""
 
     verb: ClassVar[str] = "cover"
     path: str
@@ -254,7 +254,7 @@ class Swap(Step):
 
 @dataclass(frozen=True)
 class Rlimit(Step):
-    """setrlimit(2); `name` like nofile; values in decimal, -1 for infinity; capped at the hard limit."""
+    """setrlimit(2); `name` like nofile; -1 for infinity; capped at the present hard limit."""
 
     verb: ClassVar[str] = "rlimit"
     name: str
@@ -374,6 +374,8 @@ def encode(steps: tuple[Step, ...]) -> bytes:
 
 def describe(steps: tuple[Step, ...]) -> str:
     """One line of words per step, for people."""
-    lines = [f"{n:3} {step.verb} {' '.join(map(repr, step.arguments()))}".rstrip()
-             for n, step in enumerate(steps)]
+    lines = [
+        f"{n:3} {step.verb} {' '.join(map(repr, step.arguments()))}".rstrip()
+        for n, step in enumerate(steps)
+    ]
     return "\n".join(lines)

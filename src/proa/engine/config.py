@@ -18,7 +18,7 @@ CONFIG_FILE = Path("/etc/proa/proa.toml")
 
 @dataclass(frozen=True)
 class Config:
-    """`root` holds everything that lasts, `run` sockets; `tag` tells this engine's host objects apart."""
+    """`root` holds what lasts, `run` sockets; `tag` tells this engine's host objects apart."""
 
     root: Path
     run: Path

@@ -40,11 +40,20 @@ class Core:
         self.networks = Networks(config.root / "network", config.tag)
         self.volumes = Volumes(config.root / "volumes")
         self.dispatcher = Dispatcher()
-        self.places = Places(config.root, config.run, f"proa-{config.tag}", config.native,
-                             self.dispatcher, config.spare_places)
+        self.places = Places(
+            config.root,
+            config.run,
+            f"proa-{config.tag}",
+            config.native,
+            self.dispatcher,
+            config.spare_places,
+        )
         self.isolations: dict[str, Isolation] = {
             isolation.name: isolation
-            for isolation in (Containers(self.places), Vms(config.root / "vm", self.places, config.vm))
+            for isolation in (
+                Containers(self.places),
+                Vms(config.root / "vm", self.places, config.vm),
+            )
         }
         self.exec_ended: Callable[[str, Exit], None] = lambda instance_id, exit: None
         self._lock = threading.Lock()
@@ -111,8 +120,12 @@ class Core:
     def emit(self, instance: Instance, action: str, **attributes: str) -> None:
         """An event about an instance, with Docker's attributes."""
         spec = instance.spec
-        known = {**spec.labels, "image": spec.image, "name": instance.name,
-                 "isolation": spec.isolation}
+        known = {
+            **spec.labels,
+            "image": spec.image,
+            "name": instance.name,
+            "isolation": spec.isolation,
+        }
         self.events.emit("container", action, instance.id, {**known, **attributes})
 
     # -- work that must not block the dispatcher ------------------------------------------------

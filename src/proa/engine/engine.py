@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +25,8 @@ from proa.engine.options import AttachOptions, LogOptions
 from proa.engine.stats import Stats, stats, top
 from proa.errors import Conflict, Invalid
 
+Filters = dict[str, list[str]]
+Table = tuple[list[str], list[list[str]]]
 Wait = Callable[[float | None], "tuple[int, str] | None"]
 
 
@@ -62,8 +64,14 @@ class Engine:
         id = secrets.token_hex(32)
         spec = request.merge(body, image.config.get("config") or {}, id)
         self._core.isolation(spec.isolation)
-        record = Record(id, names.check(name) if name else names.generate(), image.id, spec, body,
-                        time.time_ns())
+        record = Record(
+            id,
+            names.check(name) if name else names.generate(),
+            image.id,
+            spec,
+            body,
+            time.time_ns(),
+        )
         self._store(record, named=bool(name))
         instance = self._core.get(id)
         self._core.emit(instance, "create")
@@ -105,12 +113,15 @@ class Engine:
         """By id, name or unique beginning of an id.  Raises NotFound or Conflict."""
         return self._core.get(reference)
 
-    def list(self, all: bool = False, filters: dict[str, list[str]] | None = None) -> list[Instance]:
+    def list(self, all: bool = False, filters: Filters | None = None) -> Sequence[Instance]:
         """Instances, newest first; without `all` only those that run."""
         filters = filters or {}
         everyone = all or "status" in filters or "exited" in filters
-        return [item for item in self._core.all()
-                if (everyone or item.live) and matches(self._core, item, filters)]
+        return [
+            item
+            for item in self._core.all()
+            if (everyone or item.live) and matches(self._core, item, filters)
+        ]
 
     def start(self, reference: str) -> None:
         """Bring it up.  Raises LaunchError when the command cannot run."""
@@ -179,7 +190,7 @@ class Engine:
             "removed": lambda: instance.removed,
         }
         if condition not in tests:
-            raise Invalid(f"invalid condition: \"{condition}\"")
+            raise Invalid(f'invalid condition: "{condition}"')
 
         def wait(timeout: float | None) -> tuple[int, str] | None:
             with instance.changed:
@@ -199,15 +210,22 @@ class Engine:
         """Set the main terminal's size; before the start it is remembered by nobody."""
         running = self.get(reference).running
         if running is None:
-            raise Conflict(f"cannot resize a stopped container: unknown: Container {reference} is not running")
+            raise Conflict(
+                f"cannot resize a stopped container: unknown: Container {reference} is not running"
+            )
         running.agent().resize(1, rows, columns)
 
     def exec_create(self, reference: str, body: Any) -> str:
         """Prepare an exec; its id."""
         return self._execs.create(self.get(reference), body)
 
-    def exec_start(self, exec_id: str, connection: socket.socket | None = None,
-                   detach: bool = False, tty: bool = False) -> None:
+    def exec_start(
+        self,
+        exec_id: str,
+        connection: socket.socket | None = None,
+        detach: bool = False,
+        tty: bool = False,
+    ) -> None:
         """Run it; the socket, when given, is taken over."""
         self._execs.start(exec_id, None if detach else connection)
 
@@ -227,7 +245,7 @@ class Engine:
         """A reading of now."""
         return stats(self._core, self.get(reference))
 
-    def top(self, reference: str, ps_args: str = "") -> tuple[list[str], list[list[str]]]:
+    def top(self, reference: str, ps_args: str = "") -> Table:
         """Titles and rows of its processes."""
         return top(self._core, self.get(reference), ps_args)
 
@@ -239,8 +257,15 @@ class Engine:
         """A tar of a path."""
         return files.archive_get(self._core, self.get(reference), path)
 
-    def archive_put(self, reference: str, path: str, archive: BinaryIO, *,
-                    no_overwrite_dir: bool = False, copy_uid_gid: bool = False) -> None:
+    def archive_put(
+        self,
+        reference: str,
+        path: str,
+        archive: BinaryIO,
+        *,
+        no_overwrite_dir: bool = False,
+        copy_uid_gid: bool = False,
+    ) -> None:
         """Unpack a tar inside."""
         files.archive_put(self._core, self.get(reference), path, archive)
 
@@ -265,7 +290,7 @@ class Engine:
         """Docker's entry of the container list."""
         return inspect.summary(self._core, instance)
 
-    def trace(self, reference: str) -> list[tuple[str, int]]:
+    def trace(self, reference: str) -> Sequence[tuple[str, int]]:
         """Milestones of the last start: name and monotonic nanoseconds."""
         return [(name, moment) for name, moment in self.get(reference).record.trace]
 
@@ -288,5 +313,5 @@ class Engine:
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         }  # fmt: skip
 
-    def _users_of(self, image_id: str) -> list[str]:
+    def _users_of(self, image_id: str) -> Sequence[str]:
         return [item.name for item in self._core.all() if item.image_id == image_id]

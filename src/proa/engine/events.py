@@ -32,8 +32,9 @@ class Events:
             self._history.append((self._number, event))
             self._changed.notify_all()
 
-    def stream(self, since: float | None = None,
-               until: float | None = None) -> Iterator[dict[str, Any] | None]:
+    def stream(
+        self, since: float | None = None, until: float | None = None
+    ) -> Iterator[dict[str, Any] | None]:
         """Events from `since` (seconds; None: only new ones) to `until`; None is a tick.
 
         Subscribes now, not at the first item.
@@ -42,8 +43,9 @@ class Events:
             start = self._number if since is None else 0
         return self._follow(start, since or 0.0, until)
 
-    def _follow(self, seen: int, since: float,
-                until: float | None) -> Iterator[dict[str, Any] | None]:
+    def _follow(
+        self, seen: int, since: float, until: float | None
+    ) -> Iterator[dict[str, Any] | None]:
         while True:
             with self._changed:
                 fresh = [(n, event) for n, event in self._history if n > seen]
@@ -51,7 +53,8 @@ class Events:
                     left = TICK_SECONDS if until is None else min(TICK_SECONDS, until - time.time())
                     self._changed.wait(max(0.0, left))
                     fresh = [(n, event) for n, event in self._history if n > seen]
-            for seen, event in fresh:
+            for number, event in fresh:
+                seen = number
                 moment = event["timeNano"] / 1e9
                 if until is not None and moment > until:
                     return

@@ -52,8 +52,9 @@ class Execs:
         made = Exec(secrets.token_hex(32), instance, *_parse(instance, body))
         self._by_id[made.id] = made
         instance.exec_ids.append(made.id)
-        self._core.emit(instance, f"exec_create: {' '.join(made.process.arguments)}",
-                        execID=made.id)
+        self._core.emit(
+            instance, f"exec_create: {' '.join(made.process.arguments)}", execID=made.id
+        )
         return made.id
 
     def get(self, exec_id: str) -> Exec:
@@ -81,8 +82,9 @@ class Execs:
             raise
         if connection is not None:
             connection.close()
-        self._core.emit(instance, f"exec_start: {' '.join(found.process.arguments)}",
-                        execID=exec_id)
+        self._core.emit(
+            instance, f"exec_start: {' '.join(found.process.arguments)}", execID=exec_id
+        )
 
     def _run(self, found: Exec, running: Running, connection: socket.socket | None) -> None:
         agent, process = running.agent(), found.process
@@ -93,8 +95,13 @@ class Execs:
             streams = found.streams | (0 if process.terminal else Attach.MUX)
             if found.streams & Attach.IN:
                 streams |= Attach.CLOSE
-            agent.begin(Kind.ATTACH, found.number, found.detach_keys.encode(), int(streams),
-                        (connection.fileno(),))
+            agent.begin(
+                Kind.ATTACH,
+                found.number,
+                found.detach_keys.encode(),
+                int(streams),
+                (connection.fileno(),),
+            )
         found.pid = agent.exec(found.number, compile.exec_plan(found.instance.spec, process), flags)
 
     def resize(self, exec_id: str, rows: int, columns: int) -> None:
@@ -158,15 +165,18 @@ def _parse(instance: Instance, body: Any) -> tuple[Process, int, str]:
         terminal=wanted.boolean("Tty"),
         stdin=wanted.boolean("AttachStdin"),
     )
-    streams = ((wanted.boolean("AttachStdin"), Attach.IN),
-               (wanted.boolean("AttachStdout"), Attach.OUT),
-               (wanted.boolean("AttachStderr"), Attach.ERR))
+    streams = (
+        (wanted.boolean("AttachStdin"), Attach.IN),
+        (wanted.boolean("AttachStdout"), Attach.OUT),
+        (wanted.boolean("AttachStderr"), Attach.ERR),
+    )
     return process, sum(int(flag) for on, flag in streams if on), wanted.text("DetachKeys")
 
 
-def run_builtin(core: Core, instance: Instance, running: Running,
-                argv: tuple[str, ...]) -> socket.socket:
-    """Run one of the native program's commands in the place; its stdin and stdout are the socket."""
+def run_builtin(
+    core: Core, instance: Instance, running: Running, argv: tuple[str, ...]
+) -> socket.socket:
+    """Run one of the native program's commands in the place; the socket is its stdin and stdout."""
     ours, theirs = socket.socketpair()
     with instance.lock:
         number, instance.next_process = instance.next_process, instance.next_process + 1

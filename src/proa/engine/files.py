@@ -44,7 +44,8 @@ def place_of(core: Core, instance: Instance) -> Iterator[Running]:
         with ExitStack() as undo:
             shares = lifecycle.shares(core, instance)
             idle = core.isolation(spec.isolation).start(
-                Launch(record.id, core.directory(record.id), rootfs, shares=shares))
+                Launch(record.id, core.directory(record.id), rootfs, shares=shares)
+            )
             undo.callback(idle.kill)
             try:
                 idle.agent().launch(compile.idle_plan(spec, idle.sources), idle.sources.descriptors)

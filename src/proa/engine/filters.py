@@ -19,8 +19,9 @@ def _label(core: Core, instance: Instance, value: str) -> bool:
 
 
 def _status(core: Core, instance: Instance, value: str) -> bool:
-    return bool(instance.state == value or
-                (value == "created" and instance.state == states.STARTING))
+    return bool(
+        instance.state == value or (value == "created" and instance.state == states.STARTING)
+    )
 
 
 def _ancestor(core: Core, instance: Instance, value: str) -> bool:

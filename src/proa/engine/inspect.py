@@ -27,8 +27,11 @@ def inspect(core: Core, instance: Instance) -> dict[str, Any]:
     record, spec = instance.record, instance.spec
     process = spec.process
     directory = core.directory(record.id)
-    body = {key: value for key, value in record.body.items()
-            if key not in ("HostConfig", "NetworkingConfig")}
+    body = {
+        key: value
+        for key, value in record.body.items()
+        if key not in ("HostConfig", "NetworkingConfig")
+    }
     config = {
         **body, "Hostname": spec.hostname, "User": process.user, "Tty": process.terminal,
         "OpenStdin": process.stdin, "Env": list(process.environment), "Image": spec.image,
@@ -37,10 +40,15 @@ def inspect(core: Core, instance: Instance) -> dict[str, Any]:
         "Entrypoint": body.get("Entrypoint"), "Cmd": body.get("Cmd") or list(process.arguments),
     }  # fmt: skip
     host = {**(record.body.get("HostConfig") or {})}
-    host |= {"Isolation": spec.isolation, "NetworkMode": spec.network,
-             "AutoRemove": spec.remove, "Memory": spec.limits.memory_bytes,
-             "NanoCpus": int(spec.limits.cpus * 1e9), "PidsLimit": spec.limits.pids or None,
-             "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}}
+    host |= {
+        "Isolation": spec.isolation,
+        "NetworkMode": spec.network,
+        "AutoRemove": spec.remove,
+        "Memory": spec.limits.memory_bytes,
+        "NanoCpus": int(spec.limits.cpus * 1e9),
+        "PidsLimit": spec.limits.pids or None,
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+    }
     return {
         "Id": record.id, "Created": moment(record.created_ns), "Path": process.arguments[0],
         "Args": list(process.arguments[1:]), "State": state(instance), "Image": record.image_id,
@@ -65,7 +73,8 @@ def state(instance: Instance) -> dict[str, Any]:
     running = instance.running
     pid = running.saved.get("pid", 0) if running is not None else 0
     return {
-        "Status": _status_word(instance), "Running": record.state in (states.RUNNING, states.PAUSED),
+        "Status": _status_word(instance),
+        "Running": record.state in (states.RUNNING, states.PAUSED),
         "Paused": record.state == states.PAUSED, "Restarting": False,
         "OOMKilled": record.oom_killed, "Dead": False, "Pid": pid, "ExitCode": record.exit_code,
         "Error": record.error, "StartedAt": moment(record.started_ns),
@@ -84,9 +93,14 @@ def mounts(core: Core, instance: Instance) -> list[dict[str, Any]]:
     anonymous = iter(instance.record.volumes)
     found = []
     for mount in instance.spec.mounts:
-        entry = {"Type": mount.kind, "Source": mount.source, "Destination": mount.target,
-                 "Mode": "ro" if mount.readonly else "", "RW": not mount.readonly,
-                 "Propagation": "rprivate" if mount.kind == "bind" else ""}
+        entry = {
+            "Type": mount.kind,
+            "Source": mount.source,
+            "Destination": mount.target,
+            "Mode": "ro" if mount.readonly else "",
+            "RW": not mount.readonly,
+            "Propagation": "rprivate" if mount.kind == "bind" else "",
+        }
         if mount.kind == "volume":
             name = mount.source or next(anonymous)
             entry |= {"Name": name, "Driver": "local", "Source": str(core.volumes.path(name))}
@@ -112,7 +126,8 @@ def network_settings(core: Core, instance: Instance) -> dict[str, Any]:
     for published in core.networks.published(instance.id):
         key = f"{published.port}/{published.protocol}"
         ports.setdefault(key, []).append(
-            {"HostIp": published.host_address or "0.0.0.0", "HostPort": str(published.host_port)})
+            {"HostIp": published.host_address or "0.0.0.0", "HostPort": str(published.host_port)}
+        )
     return {
         "Bridge": "", "SandboxID": instance.record.place, "SandboxKey": "", "Ports": ports,
         "Gateway": endpoint["Gateway"], "IPAddress": address, "IPPrefixLen": prefix,
@@ -126,12 +141,20 @@ def summary(core: Core, instance: Instance) -> dict[str, Any]:
     ports = []
     for key, bindings in settings["Ports"].items():
         number, _, protocol = key.partition("/")
-        ports += [{"IP": item["HostIp"], "PrivatePort": int(number), "Type": protocol,
-                   "PublicPort": int(item["HostPort"])} for item in bindings]
+        ports += [
+            {
+                "IP": item["HostIp"],
+                "PrivatePort": int(number),
+                "Type": protocol,
+                "PublicPort": int(item["HostPort"]),
+            }
+            for item in bindings
+        ]
     return {
         "Id": instance.id, "Names": ["/" + instance.name], "Image": instance.image_name,
         "ImageID": instance.image_id, "Command": " ".join(instance.spec.process.arguments),
-        "Created": instance.created // 1_000_000_000, "Ports": ports, "Labels": instance.spec.labels,
+        "Created": instance.created // 1_000_000_000, "Ports": ports,
+        "Labels": instance.spec.labels,
         "State": _status_word(instance), "Status": status_text(instance),
         "HostConfig": {"NetworkMode": instance.spec.network, "Isolation": instance.isolation},
         "NetworkSettings": {"Networks": settings["Networks"]}, "Mounts": mounts(core, instance),
@@ -154,12 +177,20 @@ def ago(then_ns: int) -> str:
     seconds = max(0, int(time.time() - then_ns / 1e9))
     if seconds < 1:
         return "Less than a second"
-    for limit, unit, size in ((60, "second", 1), (3600, "minute", 60), (172800, "hour", 3600),
-                              (1209600, "day", 86400), (5184000, "week", 604800)):
+    for limit, unit, size in (
+        (60, "second", 1),
+        (3600, "minute", 60),
+        (172800, "hour", 3600),
+        (1209600, "day", 86400),
+        (5184000, "week", 604800),
+    ):
         if seconds < limit:
             count = seconds // size
             if count == 1:
-                return {"second": "1 second", "minute": "About a minute",
-                        "hour": "About an hour"}.get(unit, f"1 {unit}")
+                return {
+                    "second": "1 second",
+                    "minute": "About a minute",
+                    "hour": "About an hour",
+                }.get(unit, f"1 {unit}")
             return f"{count} {unit}s"
     return f"{seconds // 2592000} months" if seconds < 63072000 else f"{seconds // 31536000} years"

@@ -121,7 +121,7 @@ class Instance:
 
 @dataclass
 class Attachment:
-    """A client's stream waiting for the instance to start: descriptor (owned), flags, detach keys."""
+    """A client's stream waiting for the start; owns its descriptor.  `flags` are ATTACH's."""
 
     descriptor: int
     flags: int

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from proa import compile
@@ -111,8 +111,13 @@ def _launch(core: Core, instance: Instance, running: Running, links: tuple[Link,
     try:
         waiting, instance.waiting = instance.waiting, []
         for attachment in waiting:
-            agent.begin(Kind.ATTACH, MAIN, attachment.detach_keys, attachment.flags,
-                        (attachment.descriptor,))
+            agent.begin(
+                Kind.ATTACH,
+                MAIN,
+                attachment.detach_keys,
+                attachment.flags,
+                (attachment.descriptor,),
+            )
             os.close(attachment.descriptor)
         agent.launch(steps, sources.descriptors, flags)
     finally:
@@ -154,8 +159,9 @@ def _link(core: Core, instance: Instance, undo: ExitStack) -> tuple[Link, ...]:
     return (core.networks.link(instance.id),)
 
 
-def _publish(core: Core, instance: Instance, links: tuple[Link, ...],
-             undo: ExitStack) -> tuple[int, ...]:
+def _publish(
+    core: Core, instance: Instance, links: tuple[Link, ...], undo: ExitStack
+) -> tuple[int, ...]:
     if not instance.spec.ports or not links:
         return ()
     undo.callback(core.networks.unpublish, instance.id)
@@ -188,8 +194,9 @@ def core_files(core: Core, instance: Instance, links: tuple[Link, ...]) -> compi
     lines += [f"{link.address.partition('/')[0]}\t{spec.hostname}" for link in links]
     servers = spec.nameservers or (core.networks.nameservers() if links else ())
     resolv = "".join(f"nameserver {server}\n" for server in servers)
-    return compile.Files("\n".join(lines) + "\n", spec.hostname + "\n",
-                         resolv or "# no name servers\n")
+    return compile.Files(
+        "\n".join(lines) + "\n", spec.hostname + "\n", resolv or "# no name servers\n"
+    )
 
 
 # -- the end ----------------------------------------------------------------------------------
@@ -234,10 +241,8 @@ def settle(core: Core, instance: Instance) -> None:
 
 
 def _wake_log_readers(core: Core, instance: Instance) -> None:
-    try:
+    with suppress(FileNotFoundError):
         os.utime(core.directory(instance.id) / "log")
-    except FileNotFoundError:
-        pass
 
 
 def read_exit(place: Path) -> tuple[Exit, str]:
@@ -255,7 +260,9 @@ def read_exit(place: Path) -> tuple[Exit, str]:
 # -- stop, kill, pause --------------------------------------------------------------------------
 
 
-def stop(core: Core, instance: Instance, timeout_seconds: float | None, signal_name: str = "") -> None:
+def stop(
+    core: Core, instance: Instance, timeout_seconds: float | None, signal_name: str = ""
+) -> None:
     """Ask to end, wait the grace period, then kill.  A negative time-out waits for ever."""
     if not instance.live:
         raise NotModified(f"instance '{instance.name}' is not running")
@@ -299,10 +306,8 @@ def _signal(instance: Instance, number: int) -> None:
 def _force(instance: Instance) -> None:
     running = instance.running
     if running is not None:
-        try:
+        with suppress(IsolationError):
             running.agent().kill()
-        except IsolationError:
-            pass
         _wait_ended(instance, KILL_PATIENCE_SECONDS)
 
 
@@ -349,7 +354,7 @@ def resume(core: Core, instance: Instance) -> None:
 
 
 def remove(core: Core, instance: Instance, *, force: bool = False, volumes: bool = False) -> None:
-    """Delete an instance and all it holds.  Raises Conflict when it runs and `force` is not given."""
+    """Delete an instance and all it holds.  Raises Conflict when it runs, unless forced."""
     if instance.live:
         if not force:
             raise Conflict(

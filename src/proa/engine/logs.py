@@ -26,8 +26,9 @@ IN_MODIFY, IN_ATTRIB = 0x2, 0x4
 Entry = tuple[int, int, bytes]  # time in ns, stream, one line with its end (the last may lack it)
 
 
-def read_log(core: Core, instance: Instance,
-             options: LogOptions) -> Iterator[tuple[int, bytes] | None]:
+def read_log(
+    core: Core, instance: Instance, options: LogOptions
+) -> Iterator[tuple[int, bytes] | None]:
     """(stream, bytes) per line as the options want them; None is a tick while following."""
     path = core.directory(instance.id) / "log"
     if not path.exists() and not options.follow:
@@ -54,7 +55,7 @@ def read_log(core: Core, instance: Instance,
 
 def _wanted(entry: Entry, options: LogOptions) -> bool:
     seconds = entry[0] / 1e9
-    if options.since and seconds < options.since or options.until and seconds > options.until:
+    if (options.since and seconds < options.since) or (options.until and seconds > options.until):
         return False
     return options.stdout if entry[1] == 1 else options.stderr
 
@@ -128,8 +129,10 @@ class _Watch:
         libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         mask = ctypes.c_uint32(IN_MODIFY | IN_ATTRIB)
-        if self._descriptor < 0 or libc.inotify_add_watch(
-                self._descriptor, os.fsencode(path), mask) < 0:
+        if (
+            self._descriptor < 0
+            or libc.inotify_add_watch(self._descriptor, os.fsencode(path), mask) < 0
+        ):
             raise HostError(f"cannot watch '{path}': {os.strerror(ctypes.get_errno())}")
 
     def __enter__(self) -> _Watch:

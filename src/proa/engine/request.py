@@ -74,8 +74,9 @@ def _refuse_unsupported(body: Any) -> None:
     raw = (body or {}).get("HostConfig") or {}
     for name, allowed in DEFAULTS_ONLY.items():
         if host.has(name) and raw[name] not in allowed:
-            raise Unsupported(f"'{name}' {raw[name]!r} is not supported",
-                              hint="leave it out to use the default")
+            raise Unsupported(
+                f"'{name}' {raw[name]!r} is not supported", hint="leave it out to use the default"
+            )
     policy = host.fields("RestartPolicy").text("Name")
     if policy not in ("", "no"):
         raise Unsupported(f"restart policy '{policy}' is not supported yet")
@@ -148,8 +149,10 @@ def _network(config: Fields, host: Fields) -> str:
 def _mounts(config: Fields, host: Fields, image: Fields) -> tuple[Mount, ...]:
     mounts = [_bind(item) for item in host.strings("Binds")]
     mounts += [_mount(item) for item in host.objects("Mounts")]
-    mounts += [Mount("tmpfs", "", _target(path), options=options)
-               for path, options in host.texts("Tmpfs").items()]
+    mounts += [
+        Mount("tmpfs", "", _target(path), options=options)
+        for path, options in host.texts("Tmpfs").items()
+    ]
     taken = {mount.target for mount in mounts}
     if len(taken) < len(mounts):
         raise Invalid("two mounts have the same target")
@@ -231,8 +234,12 @@ def parse_port(name: str) -> tuple[int, str]:
     """`80/tcp` or `80` as number and protocol."""
     number, _, protocol = name.partition("/")
     protocol = protocol or "tcp"
-    if protocol not in ("tcp", "udp") or not number.isascii() or not number.isdigit() \
-            or not 0 < int(number) < 65536:
+    if (
+        protocol not in ("tcp", "udp")
+        or not number.isascii()
+        or not number.isdigit()
+        or not 0 < int(number) < 65536
+    ):
         raise Invalid(f"invalid port '{name}'", hint="use NUMBER/tcp or NUMBER/udp")
     return int(number), protocol
 
@@ -255,15 +262,20 @@ def _limits(host: Fields) -> Limits:
         cpus = host.integer("CpuQuota") / (host.integer("CpuPeriod") or 100_000)
     if cpus < 0:
         raise Invalid("field 'HostConfig.NanoCpus' must not be negative")
-    return Limits(memory, cpus, max(0, host.integer("PidsLimit")), max(0, host.integer("CpuShares")))
+    return Limits(
+        memory, cpus, max(0, host.integer("PidsLimit")), max(0, host.integer("CpuShares"))
+    )
 
 
 def limits_update(body: Any, present: Limits) -> Limits:
     """Limits after an update request: fields it does not name stay."""
     wanted = _limits(Fields(body, "HostConfig"))
-    return Limits(*(new or old for new, old in zip(
-        (wanted.memory_bytes, wanted.cpus, wanted.pids, wanted.cpu_shares),
-        (present.memory_bytes, present.cpus, present.pids, present.cpu_shares), strict=True)))
+    return Limits(
+        wanted.memory_bytes or present.memory_bytes,
+        wanted.cpus or present.cpus,
+        wanted.pids or present.pids,
+        wanted.cpu_shares or present.cpu_shares,
+    )
 
 
 def _security(host: Fields) -> Security:
@@ -284,9 +296,13 @@ def _security(host: Fields) -> Security:
 def _sysctls(host: Fields) -> tuple[tuple[str, str], ...]:
     settings = host.texts("Sysctls")
     for name in settings:
-        namespaced = name.startswith(("net.", "fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.shm"))
+        namespaced = name.startswith(
+            ("net.", "fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.shm")
+        )
         if not namespaced or "/" in name or ".." in name:
-            raise Invalid(f"sysctl '{name}' is not namespaced", hint="net.*, kernel.shm*, fs.mqueue.*")
+            raise Invalid(
+                f"sysctl '{name}' is not namespaced", hint="net.*, kernel.shm*, fs.mqueue.*"
+            )
     return tuple(settings.items())
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from proa.errors import Conflict, Corrupt, NoSpace
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS instances (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS instances
+    (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record TEXT NOT NULL);
 """
 
 
@@ -31,22 +31,26 @@ class State:
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
-            raise Corrupt(f"the state database '{path}' cannot be read: {error}",
-                          hint="move it away; instances then have to be removed by hand") from error
+            raise Corrupt(
+                f"the state database '{path}' cannot be read: {error}",
+                hint="move it away; instances then have to be removed by hand",
+            ) from error
 
     def insert(self, id: str, name: str, record: dict[str, Any]) -> None:
         """Add a record.  Raises Conflict when the name is taken."""
         try:
             self._execute("INSERT INTO instances VALUES (?, ?, ?)", id, name, json.dumps(record))
         except sqlite3.IntegrityError:
-            raise Conflict(f"the name '{name}' is already in use",
-                           hint="remove or rename that instance") from None
+            raise Conflict(
+                f"the name '{name}' is already in use", hint="remove or rename that instance"
+            ) from None
 
     def update(self, id: str, name: str, record: dict[str, Any]) -> None:
         """Replace a record.  Raises Conflict when the new name is taken."""
         try:
-            self._execute("UPDATE instances SET name=?, record=? WHERE id=?", name,
-                          json.dumps(record), id)
+            self._execute(
+                "UPDATE instances SET name=?, record=? WHERE id=?", name, json.dumps(record), id
+            )
         except sqlite3.IntegrityError:
             raise Conflict(f"the name '{name}' is already in use") from None
 
@@ -61,7 +65,9 @@ class State:
         try:
             return [json.loads(record) for _, record in rows]
         except ValueError as error:
-            raise Corrupt(f"an instance record in the state database is damaged: {error}") from error
+            raise Corrupt(
+                f"an instance record in the state database is damaged: {error}"
+            ) from error
 
     def close(self) -> None:
         """Flush and close."""
@@ -73,5 +79,6 @@ class State:
             with self._lock:
                 self._database.execute(statement, values)
         except sqlite3.OperationalError as error:
-            raise NoSpace(f"the state database cannot be written: {error}",
-                          hint="free some disk space") from error
+            raise NoSpace(
+                f"the state database cannot be written: {error}", hint="free some disk space"
+            ) from error

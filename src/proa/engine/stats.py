@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import time
@@ -108,7 +109,7 @@ COLUMNS: dict[str, Any] = {
     "USER": lambda row, now: _user_name(row.uid),
     "C": lambda row, now: "0",
     "STIME": lambda row, now: time.strftime("%H:%M", time.localtime(now)),
-    "TTY": lambda row, now: f"pts/{row.tty & 0xff}" if row.tty else "?",
+    "TTY": lambda row, now: f"pts/{row.tty & 0xFF}" if row.tty else "?",
     "TIME": lambda row, now: row.time,
     "CMD": lambda row, now: row.command,
     "COMMAND": lambda row, now: row.command,
@@ -140,7 +141,7 @@ def top(core: Core, instance: Instance, ps_args: str) -> tuple[list[str], list[l
 def _columns(arguments: list[str]) -> tuple[str, ...]:
     if arguments and arguments[0] in ("aux", "-aux"):
         return AUX_COLUMNS
-    for option, value in zip(arguments, arguments[1:], strict=False):
+    for option, value in itertools.pairwise(arguments):
         if option in ("-o", "-eo", "o"):
             names = tuple(name.strip().upper() for name in value.split(","))
             unknown = [name for name in names if name not in COLUMNS]
@@ -153,7 +154,8 @@ def _columns(arguments: list[str]) -> tuple[str, ...]:
 def _row(line: str) -> Row:
     fields, _, command = line.partition("\t")
     pid, ppid, uid, state, *numbers = fields.split()
-    return Row(int(pid), int(ppid), int(uid), state, *map(int, numbers), command=command)
+    tty, start, user, system, vsize, rss = map(int, numbers)
+    return Row(int(pid), int(ppid), int(uid), state, tty, start, user, system, vsize, rss, command)
 
 
 def _user_name(uid: int) -> str:

@@ -16,8 +16,9 @@ from proa.engine.options import AttachOptions, LogOptions
 from proa.errors import Conflict
 
 
-def attach(core: Core, instance: Instance, connection: socket.socket,
-           options: AttachOptions) -> None:
+def attach(
+    core: Core, instance: Instance, connection: socket.socket, options: AttachOptions
+) -> None:
     """Join a client's socket to the main process, now or when it starts; takes the socket over."""
     if instance.state == states.PAUSED:
         raise Conflict(f"Container {instance.id} is paused, unpause the container before attach.")
@@ -42,13 +43,18 @@ def attach(core: Core, instance: Instance, connection: socket.socket,
 
 def attach_flags(options: AttachOptions, terminal: bool) -> int:
     """The ATTACH flags of a client's wishes."""
-    wanted = ((options.stdin, Attach.IN), (options.stdout, Attach.OUT),
-              (options.stderr, Attach.ERR), (not terminal, Attach.MUX))
+    wanted = (
+        (options.stdin, Attach.IN),
+        (options.stdout, Attach.OUT),
+        (options.stderr, Attach.ERR),
+        (not terminal, Attach.MUX),
+    )
     return sum(int(flag) for on, flag in wanted if on)
 
 
-def replay(core: Core, instance: Instance, connection: socket.socket,
-           options: AttachOptions) -> None:
+def replay(
+    core: Core, instance: Instance, connection: socket.socket, options: AttachOptions
+) -> None:
     """Send what the log holds, framed as the live stream will be."""
     wanted = LogOptions(stdout=options.stdout, stderr=options.stderr)
     for item in read_log(core, instance, wanted):

@@ -45,8 +45,18 @@ class Entry:
     def encode(self) -> bytes:
         """The record without its content."""
         path, link = os.fsencode(self.path), os.fsencode(self.link)
-        head = RECORD.pack(len(path), len(link), self.mode, self.uid, self.gid, self.major,
-                           self.minor, self.flags, self.size, self.mtime_ns)
+        head = RECORD.pack(
+            len(path),
+            len(link),
+            self.mode,
+            self.uid,
+            self.gid,
+            self.major,
+            self.minor,
+            self.flags,
+            self.size,
+            self.mtime_ns,
+        )
         return head + path + link
 
 
@@ -153,6 +163,15 @@ def _entry_of(member: tarfile.TarInfo) -> Entry | None:
     link = member.linkname if hard or member.issym() else ""
     if hard:
         link = os.path.normpath(link.lstrip("/"))
-    return Entry(path, link, kind | (member.mode & 0o7777), member.uid, member.gid,
-                 member.devmajor, member.devminor, HARD_LINK if hard else 0,
-                 member.size if member.isreg() else 0, max(0, int(member.mtime)) * 1_000_000_000)
+    return Entry(
+        path,
+        link,
+        kind | (member.mode & 0o7777),
+        member.uid,
+        member.gid,
+        member.devmajor,
+        member.devminor,
+        HARD_LINK if hard else 0,
+        member.size if member.isreg() else 0,
+        max(0, int(member.mtime)) * 1_000_000_000,
+    )

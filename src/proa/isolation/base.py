@@ -75,7 +75,7 @@ class Isolation(Protocol):
         """Make a place; returns when its init answers."""
 
     def adopt(self, saved: dict[str, Any]) -> Running:
-        """A handle on a place made earlier, perhaps by an engine now gone.  Raises IsolationError."""
+        """A handle on a place an earlier engine made.  Raises IsolationError."""
 
     def repair(self, live: set[str]) -> None:
         """Remove what no live instance (by id) owns; after the engine was away."""

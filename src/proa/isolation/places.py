@@ -10,6 +10,7 @@ the same name.  The name starts with the hexadecimal number of its id range.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -55,14 +56,16 @@ class Place:
     pid: int = 0
 
     def user_namespace(self) -> int:
-        """A descriptor of the place's user namespace, for id-mapped mounts; the caller closes it."""
+        """The place's user namespace, for id-mapped mounts; the caller closes it."""
         try:
             return os.open(f"/proc/{self.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise IsolationError(f"the place '{self.name}' ended: {error.strerror}") from error
 
 
-def place_plan(cgroups: int, base: int, sysctls: tuple[tuple[str, str], ...] = ()) -> tuple[Step, ...]:
+def place_plan(
+    cgroups: int, base: int, sysctls: tuple[tuple[str, str], ...] = ()
+) -> tuple[Step, ...]:
     """Steps that prepare a place: everything but its root file system.
 
     The first `cgroups` descriptors sent are `cgroup.procs` files, then one per entry of DEVICES.
@@ -80,8 +83,15 @@ def place_plan(cgroups: int, base: int, sysctls: tuple[tuple[str, str], ...] = (
     steps.append(plan.MountFs("tmpfs", "tmpfs", dev, "nosuid,noexec", "mode=0755,size=65536k"))
     steps += [plan.Attach(f"fd:{cgroups + n}", f"{dev}/{name}") for n, name in enumerate(DEVICES)]
     steps += [plan.Directory(f"{dev}/{name}") for name in ("pts", "shm", "mqueue")]
-    steps.append(plan.MountFs("devpts", "devpts", f"{dev}/pts", "nosuid,noexec",
-                              "newinstance,ptmxmode=0666,mode=0620,gid=5"))
+    steps.append(
+        plan.MountFs(
+            "devpts",
+            "devpts",
+            f"{dev}/pts",
+            "nosuid,noexec",
+            "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        )
+    )
     steps.append(plan.MountFs("tmpfs", "shm", f"{dev}/shm", quiet, "mode=1777,size=65536k"))
     steps.append(plan.MountFs("mqueue", "mqueue", f"{dev}/mqueue", quiet))
     steps += _links(dev)
@@ -94,8 +104,14 @@ def place_plan(cgroups: int, base: int, sysctls: tuple[tuple[str, str], ...] = (
 
 
 def _links(dev: str) -> list[Step]:
-    pairs = (("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout"),
-             ("/proc/self/fd/2", "stderr"), ("pts/ptmx", "ptmx"), ("/proc/kcore", "core"))
+    pairs = (
+        ("/proc/self/fd", "fd"),
+        ("/proc/self/fd/0", "stdin"),
+        ("/proc/self/fd/1", "stdout"),
+        ("/proc/self/fd/2", "stderr"),
+        ("pts/ptmx", "ptmx"),
+        ("/proc/kcore", "core"),
+    )
     return [plan.Symlink(target, f"{dev}/{name}") for target, name in pairs]
 
 
@@ -106,8 +122,15 @@ class Places:
     places are in, `native` the static program.
     """
 
-    def __init__(self, root: Path, run: Path, parent: str, native: Path, dispatcher: Dispatcher,
-                 spares: int = 2) -> None:
+    def __init__(
+        self,
+        root: Path,
+        run: Path,
+        parent: str,
+        native: Path,
+        dispatcher: Dispatcher,
+        spares: int = 2,
+    ) -> None:
         self._directory = root / "places"
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._run, self._parent, self._native = run, parent, native
@@ -184,14 +207,27 @@ class Places:
             listener.listen(16)
             agent = self.connect(name)
             descriptor = listener.fileno()
-            argv = [os.fspath(self._native), "monitor", "--listen", str(descriptor),
-                    "--directory", os.fspath(directory)]
+            argv = [
+                os.fspath(self._native),
+                "monitor",
+                "--listen",
+                str(descriptor),
+                "--directory",
+                os.fspath(directory),
+            ]
             try:
-                monitor = subprocess.Popen(argv, pass_fds=[descriptor], stdin=subprocess.DEVNULL,
-                                           stdout=subprocess.DEVNULL, cwd="/", env={})
+                monitor = subprocess.Popen(
+                    argv,
+                    pass_fds=[descriptor],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    cwd="/",
+                    env={},
+                )
             except OSError as error:
-                raise HostError(f"cannot run '{argv[0]}': {error.strerror}",
-                                hint="build it with make native") from error
+                raise HostError(
+                    f"cannot run '{argv[0]}': {error.strerror}", hint="build it with make native"
+                ) from error
         self._reap.put(monitor)
         return agent
 
@@ -211,8 +247,14 @@ class Places:
         """The place an earlier engine made, from what was saved of it.  Raises IsolationError."""
         name = str(saved["place"])
         group = cgroup.create(f"{self._parent}/{name}")
-        return Place(name, int(saved["base"]), self._directory / name, group, self.connect(name),
-                     int(saved["pid"]))
+        return Place(
+            name,
+            int(saved["base"]),
+            self._directory / name,
+            group,
+            self.connect(name),
+            int(saved["pid"]),
+        )
 
     # -- releasing ----------------------------------------------------------------------------
 
@@ -264,8 +306,6 @@ class Places:
     def _reap_monitors(self) -> None:
         monitors: list[subprocess.Popen[bytes]] = []
         while True:
-            try:
+            with contextlib.suppress(queue.Empty):
                 monitors.append(self._reap.get(timeout=5 if monitors else None))
-            except queue.Empty:
-                pass
             monitors = [monitor for monitor in monitors if monitor.poll() is None]

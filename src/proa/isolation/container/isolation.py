@@ -71,8 +71,12 @@ class Containers:
     """Makes containers: see `isolation.base.Isolation`."""
 
     name = "container"
-    features = Features(shares_kernel=True, live_memory_update=True, live_cpu_update=True,
-                        processes_visible_to_host=True)
+    features = Features(
+        shares_kernel=True,
+        live_memory_update=True,
+        live_cpu_update=True,
+        processes_visible_to_host=True,
+    )
 
     def __init__(self, places: Places) -> None:
         self._places = places
@@ -132,8 +136,9 @@ def share_mount(share: Share, idmap: int) -> int:
     """A detached mount of a share whose files show the ids they have on disk."""
     descriptor = mounts.open_tree(share.source, recursive=True)
     try:
-        mounts.set_attributes(descriptor, idmap_fd=idmap, readonly=share.readonly, nodev=True,
-                              recursive=True)
+        mounts.set_attributes(
+            descriptor, idmap_fd=idmap, readonly=share.readonly, nodev=True, recursive=True
+        )
     except BaseException:
         os.close(descriptor)
         raise
@@ -142,5 +147,7 @@ def share_mount(share: Share, idmap: int) -> int:
 
 def link_steps(link: Link) -> tuple[Step, ...]:
     """Bring an interface up inside, by the same verbs wherever it is plugged."""
-    return (plan.Interface(link.name, link.name, link.mac, link.address, link.mtu),
-            plan.Route(link.gateway))
+    return (
+        plan.Interface(link.name, link.name, link.mac, link.address, link.mtu),
+        plan.Route(link.gateway),
+    )
