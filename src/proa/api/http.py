@@ -43,7 +43,7 @@ from proa.errors import Invalid, ProaError
 LOG = logging.getLogger("proa.api")
 LINGER_BYTES = 16 << 20
 LINGER_SECONDS = 2.0
-WRITE_BYTES = 64 << 10
+FILE_BYTES = 64 << 10
 
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 
@@ -84,6 +84,10 @@ class Request:
             return int(text[:20])
         except ValueError:
             raise Invalid(f"invalid value '{text}' for '{name}': not a whole number") from None
+
+    def file(self) -> io.BufferedReader:
+        """The body as a buffered file, for what is too large to hold."""
+        return io.BufferedReader(self.body, FILE_BYTES)
 
     def upgrade(self, kind: str) -> socket.socket:
         """Answer that the connection changes its protocol and take its socket over."""
@@ -182,7 +186,7 @@ class Connection:
             if isinstance(answer, Streamed):
                 self._pieces(answer.pieces, send)
             else:
-                with io.BufferedWriter(_Sink(send), WRITE_BYTES) as sink:
+                with io.BufferedWriter(_Sink(send), FILE_BYTES) as sink:
                     answer.produce(sink)
         except ProaError as error:  # too late for a status: the client sees a truncated body
             LOG.warning("answer cut short: %s", error)

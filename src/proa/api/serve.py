@@ -18,63 +18,37 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from proa.api.http import Server
 from proa.api.routes import Router
 from proa.api.table import ROUTES
+from proa.engine import config
+from proa.engine.config import Config
 from proa.engine.engine import Engine
 from proa.errors import Conflict, HostError, Invalid, ProaError
 
 LOG = logging.getLogger("proa")
-SYSTEM_ROOT = Path("/var/lib/proa")
-SYSTEM_RUN = Path("/run/proa")
-SOCKET_NAME = "proa.sock"
 GROUP = "proa"
 BACKLOG = 1024
 FIRST_PASSED_DESCRIPTOR = 3
 STACK_BYTES = 512 << 10
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where this engine lives, as PROA_ROOT and PROA_HOST say."""
-
-    root: Path
-    run: Path
-    socket: Path
-
-
-def places() -> Places:
-    """Read the environment.  Raises Invalid for a PROA_HOST that is no Unix socket."""
-    given = os.environ.get("PROA_ROOT")
-    root = Path(given).absolute() if given else _user_root()
-    run = root / "run" if given else _user_run()
+def socket_path(where: Config) -> Path:
+    """PROA_HOST, else the root's own.  Raises Invalid for what is no Unix socket."""
     host = os.environ.get("PROA_HOST")
-    path = host.removeprefix("unix://") if host else str(run / SOCKET_NAME)
+    path = host.removeprefix("unix://") if host else str(where.socket)
     if not path.startswith("/"):
         raise Invalid(f"PROA_HOST '{host}' is not a Unix socket", hint="use unix:///path/to/socket")
-    return Places(root, run, Path(path))
-
-
-def _user_root() -> Path:
-    if os.geteuid() == 0:
-        return SYSTEM_ROOT
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "proa"
-
-
-def _user_run() -> Path:
-    if os.geteuid() == 0:
-        return SYSTEM_RUN
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") / "proa"
+    return Path(path)
 
 
 def main() -> int:
     """Run one engine until it is told to stop."""
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level="INFO")
     try:
-        _run(places())
+        _run(config.load())
     except ProaError as error:
         hint = f"\n{error.hint}" if error.hint else ""
         print(f"proa: {error.message}{hint}", file=sys.stderr)
@@ -85,7 +59,8 @@ def main() -> int:
     return 0
 
 
-def _run(where: Places) -> None:
+def _run(where: Config) -> None:
+    path = socket_path(where)
     where.root.mkdir(mode=0o711, parents=True, exist_ok=True)
     where.run.mkdir(mode=0o755, parents=True, exist_ok=True)
     _many_descriptors()
@@ -94,13 +69,13 @@ def _run(where: Places) -> None:
         engine = Engine(where.root)
         stack.callback(engine.close)
         engine.recover()
-        listener = stack.enter_context(_listener(where.socket))
+        listener = stack.enter_context(_listener(path))
         server = Server(listener, Router(engine, ROUTES))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.stop())
         stack.enter_context(_pidfile(where.run / "engine.pid"))
         _tell_ready()
-        LOG.info("serving '%s', root '%s'", where.socket, where.root)
+        LOG.info("serving '%s', root '%s'", path, where.root)
         server.run()
         LOG.info("stopped; instances live on")
 

@@ -37,7 +37,7 @@ def put(engine: Engine, request: Request) -> Answer:
     engine.archive_put(
         found.id,
         _path(request),
-        request.body,
+        request.file(),
         no_overwrite_dir=request.flag("noOverwriteDirNonDir"),
         copy_uid_gid=request.flag("copyUIDGID"),
     )

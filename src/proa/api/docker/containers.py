@@ -136,12 +136,6 @@ def top(engine: Engine, request: Request) -> Answer:
     return json_reply({"Titles": titles, "Processes": rows})
 
 
-def changes(engine: Engine, request: Request) -> Answer:
-    """GET /containers/{id}/changes."""
-    found = lookup.instance(engine, request)
-    return json_reply([{"Path": path, "Kind": kind} for path, kind in engine.changes(found.id)])
-
-
 def prune(engine: Engine, request: Request) -> Answer:
     """POST /containers/prune."""
     given = bodies.filters(request)
@@ -216,9 +210,3 @@ def _framed(items: Iterator[Any], *, framed: bool) -> Iterator[bytes | None]:
 def _tail(text: str) -> int | None:
     """A number of lines; everything for Docker's `all` and, as in dockerd, for nonsense."""
     return int(text[:18]) if text.isascii() and text.isdigit() else None
-
-
-def export(engine: Engine, request: Request) -> Answer:
-    """GET /containers/{id}/export."""
-    found = lookup.instance(engine, request)
-    return Streamed(engine.export(found.id), "application/octet-stream")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from proa.api.answer import Answer, Reply, json_reply
 from proa.api.docker import bodies, lookup
-from proa.api.docker.attach import entrust
+from proa.api.docker.attach import DEFAULT_DETACH_KEYS, detach_keys, entrust
 from proa.api.docker.containers import RAW_STREAM, stream_kind, terminal_size
 from proa.api.http import Request
 from proa.errors import Conflict, Invalid, NotFound
@@ -25,6 +25,10 @@ def create(engine: Engine, request: Request) -> Answer:
         paused = found.state == "paused"
         why = "is paused, unpause the container before exec" if paused else "is not running"
         raise Conflict(f"container {found.id if not paused else request.parameter} {why}")
+    keys = config.get("DetachKeys") or (DEFAULT_DETACH_KEYS if config.get("Tty") is True else "")
+    if not isinstance(keys, str):
+        raise Invalid("field 'DetachKeys' must be a string")
+    config["DetachKeys"] = detach_keys(keys).decode("ascii")
     return json_reply({"Id": engine.exec_create(found.id, config)}, 201)
 
 

@@ -22,15 +22,52 @@ PULLING = "pulling images from a registry is not supported yet"
 TAR = "application/x-tar"
 
 
-class Image(Protocol):
-    """What is read of the image store's images; `config` is the OCI image configuration."""
+class Details(Protocol):
+    """The OCI image configuration: the whole document, and its history, oldest first."""
 
-    id: str
-    names: Sequence[str]
-    config: Mapping[str, Any]
-    created: str
-    size_bytes: int
-    diff_ids: Sequence[str]
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """As stored."""
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """How it was made."""
+
+
+class Image(Protocol):
+    """What is read of the image store's images; `config` is what Docker calls `Config`."""
+
+    @property
+    def id(self) -> str:
+        """Digest of the configuration."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """`name:tag`, as Docker shows them."""
+
+    @property
+    def digests(self) -> Sequence[str]:
+        """`name@sha256:...`."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Cmd, Env, ..."""
+
+    @property
+    def details(self) -> Details:
+        """Everything else."""
+
+    @property
+    def created(self) -> str:
+        """RFC 3339, or empty."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all layers."""
+
+    @property
+    def diff_ids(self) -> Sequence[str]:
+        """Digests of the plain layers, lowest first."""
 
 
 def find(engine: Engine, reference: str) -> Image:
@@ -47,7 +84,7 @@ def listing(engine: Engine, request: Request) -> Answer:
     given = bodies.filters(request)
     bodies.known_filters(given, LIST_FILTERS)
     tests = _tests(engine, given)
-    images = [image for image in engine.images.list() if all(test(image) for test in tests)]
+    images = [image for image in engine.images.all() if all(test(image) for test in tests)]
     images.sort(key=lambda image: seconds(image.created), reverse=True)
     return json_reply([summary(image, -1) for image in images])
 
@@ -58,7 +95,7 @@ def summary(image: Image, containers: int) -> dict[str, Any]:
         "Id": image.id,
         "ParentId": "",
         "RepoTags": list(image.names),
-        "RepoDigests": [],
+        "RepoDigests": list(image.digests),
         "Created": int(seconds(image.created)),
         "Size": image.size_bytes,
         "SharedSize": -1,
@@ -70,23 +107,23 @@ def summary(image: Image, containers: int) -> dict[str, Any]:
 def inspect(engine: Engine, request: Request) -> Answer:
     """GET /images/{name}/json."""
     image = find(engine, request.parameter)
-    config = image.config
+    document = image.details.document
     return json_reply(
         {
             "Id": image.id,
             "RepoTags": list(image.names),
-            "RepoDigests": [],
+            "RepoDigests": list(image.digests),
             "Parent": "",
-            "Comment": config.get("comment", ""),
+            "Comment": document.get("comment", ""),
             "Created": image.created or NEVER,
             "Container": "",
             "ContainerConfig": None,
             "DockerVersion": "",
-            "Author": config.get("author", ""),
-            "Config": config.get("config") or {},
-            "Architecture": config.get("architecture", ""),
-            "Variant": config.get("variant", ""),
-            "Os": config.get("os", "linux"),
+            "Author": document.get("author", ""),
+            "Config": image.config,
+            "Architecture": document.get("architecture", ""),
+            "Variant": document.get("variant", ""),
+            "Os": document.get("os", "linux"),
             "Size": image.size_bytes,
             "VirtualSize": image.size_bytes,
             "GraphDriver": {"Name": "proa", "Data": None},
@@ -108,7 +145,7 @@ def history(engine: Engine, request: Request) -> Answer:
             "Size": 0,
             "Comment": entry.get("comment", ""),
         }
-        for entry in reversed(image.config.get("history") or [])
+        for entry in reversed(image.details.history)
     ]
     if entries:
         entries[0] |= {"Id": image.id, "Tags": list(image.names) or None}
@@ -125,13 +162,15 @@ def create(engine: Engine, request: Request) -> Answer:
     repository, tag = request.text("repo"), request.text("tag")
     reference = f"{repository}:{tag}" if repository and tag else repository
     changes = request.query.get("changes", [])
-    image = engine.images.import_(request.body, reference or None, changes, request.text("message"))
+    image = engine.images.import_(
+        request.file(), reference or None, changes, request.text("message")
+    )
     return json_reply({"status": image.id})
 
 
 def load(engine: Engine, request: Request) -> Answer:
     """POST /images/load: says what is there now, in the words the docker client prints."""
-    loaded = engine.images.load(request.body)
+    loaded = engine.images.load(request.file())
     lines = []
     for image, names in loaded:
         said = [f"Loaded image: {name}\n" for name in names] or [f"Loaded image ID: {image.id}\n"]
@@ -178,7 +217,7 @@ def prune(engine: Engine, request: Request) -> Answer:
     used = {item.image_id for item in engine.list(True, {})}
     deleted: list[dict[str, str]] = []
     freed = 0
-    for image in engine.images.list():
+    for image in engine.images.all():
         named = dangling_only and image.names
         if named or image.id in used or not all(test(image) for test in tests):
             continue
@@ -190,18 +229,8 @@ def prune(engine: Engine, request: Request) -> Answer:
     return json_reply({"ImagesDeleted": deleted or None, "SpaceReclaimed": freed})
 
 
-def search(engine: Engine, request: Request) -> Answer:
-    """GET /images/search."""
-    raise Unsupported("searching a registry is not supported yet")
-
-
-def push(engine: Engine, request: Request) -> Answer:
-    """POST /images/{name}/push."""
-    raise Unsupported("pushing images to a registry is not supported yet")
-
-
 def _labels(image: Image) -> dict[str, str] | None:
-    return (image.config.get("config") or {}).get("Labels")
+    return image.config.get("Labels")
 
 
 def _tests(engine: Engine, given: dict[str, list[str]]) -> list[Callable[[Image], bool]]:

@@ -8,7 +8,8 @@ from proa.api.http import Request
 from proa.errors import ImageNotFound, NotFound
 
 if TYPE_CHECKING:
-    from proa.engine.engine import Engine, Instance
+    from proa.engine.engine import Engine
+    from proa.engine.instance import Instance
 
 
 def instance(engine: Engine, request: Request) -> Instance:

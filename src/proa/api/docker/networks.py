@@ -9,14 +9,13 @@ from proa.api.answer import Answer, json_reply
 from proa.api.docker import bodies
 from proa.api.docker.times import rfc3339
 from proa.api.http import Request
-from proa.errors import NotFound, Unsupported
+from proa.errors import NotFound
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
 
 DRIVERS = {"bridge": "bridge", "none": "null"}
 FILTERS = frozenset({"name", "id", "driver", "type", "scope", "label", "dangling"})
-MAKING = "networks of one's own are not supported yet"
 
 
 def listing(engine: Engine, request: Request) -> Answer:
@@ -32,11 +31,6 @@ def inspect(engine: Engine, request: Request) -> Answer:
         if request.parameter == network["Name"] or network["Id"].startswith(request.parameter):
             return json_reply(network)
     raise NotFound(f"network {request.parameter} not found")
-
-
-def create(engine: Engine, request: Request) -> Answer:
-    """POST /networks/create, and whatever else would change one."""
-    raise Unsupported(MAKING, hint="use 'bridge' or 'none'")
 
 
 def prune(engine: Engine, request: Request) -> Answer:

@@ -13,7 +13,9 @@ from proa.api.http import Request
 from proa.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from proa.engine.engine import Engine, Instance, Stats
+    from proa.engine.engine import Engine
+    from proa.engine.instance import Instance
+    from proa.engine.stats import Stats
 
 INTERVAL_SECONDS = 1.0
 FIRST_INTERVAL_SECONDS = 0.2  # long enough for a processor share, short for one who waits

@@ -1,17 +1,21 @@
-"""What this engine is and what it holds: `/_ping`, `/version`, `/info`, `/system/df`, `/auth`."""
+"""What this engine is and what it holds: `/_ping`, `/version`, `/info`, `/system/df`."""
 
 from __future__ import annotations
 
 import collections
+import hashlib
 import os
+import platform
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import proa
 from proa.api.answer import API_VERSION, API_VERSION_MINIMUM, Answer, Reply, json_reply
 from proa.api.docker import images as images_module
+from proa.api.docker.times import rfc3339
 from proa.api.http import Request
-from proa.errors import Invalid, Unsupported
+from proa.errors import Invalid
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
@@ -21,6 +25,7 @@ NO_CACHE = (
     ("Pragma", "no-cache"),
 )
 PING = Reply(200, b"OK", "text/plain; charset=utf-8", NO_CACHE)
+PLUGINS = {"Volume": ["local"], "Network": ["bridge", "null"], "Authorization": None, "Log": []}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 
@@ -57,7 +62,58 @@ def _dotted(number: tuple[int, int]) -> str:
 
 def info(engine: Engine, request: Request) -> Answer:
     """GET /info."""
-    return json_reply(engine.info())
+    facts, kernel = engine.info(), os.uname()
+    return json_reply(
+        {
+            "ID": hashlib.sha256(str(engine.root).encode()).hexdigest()[:32],
+            "Name": kernel.nodename,
+            "ServerVersion": proa.__version__,
+            "Containers": facts["containers"],
+            "ContainersRunning": facts["running"],
+            "ContainersPaused": facts["paused"],
+            "ContainersStopped": facts["stopped"],
+            "Images": facts["images"],
+            "Driver": "overlay",
+            "DriverStatus": [],
+            "Plugins": PLUGINS,
+            "NCPU": facts["cpus"],
+            "MemTotal": facts["memory_bytes"],
+            "DockerRootDir": facts["root"],
+            "KernelVersion": facts["kernel"],
+            "OperatingSystem": _operating_system(),
+            "OSType": "linux",
+            "Architecture": kernel.machine,
+            "SystemTime": rfc3339(time.time_ns()),
+            "LoggingDriver": "proa",
+            "Isolation": "",
+            "DefaultRuntime": "proa",
+            "Runtimes": {"proa": {"path": "proa-native"}},
+            "SecurityOptions": ["name=seccomp,profile=builtin", "name=userns"],
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
+            "Swarm": {"LocalNodeState": "inactive", "NodeID": "", "ControlAvailable": False},
+            "MemoryLimit": True,
+            "PidsLimit": True,
+            "CPUShares": True,
+            "CpuCfsQuota": True,
+            "CpuCfsPeriod": True,
+            "SwapLimit": True,
+            "CPUSet": True,
+            "OomKillDisable": False,
+            "IPv4Forwarding": True,
+            "Labels": [],
+            "ExperimentalBuild": False,
+            "LiveRestoreEnabled": True,
+            "Warnings": [],
+        }
+    )
+
+
+def _operating_system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return "Linux"
 
 
 def disk_usage(engine: Engine, request: Request) -> Answer:
@@ -72,7 +128,7 @@ def disk_usage(engine: Engine, request: Request) -> Answer:
 
 def _images(engine: Engine) -> dict[str, Any]:
     users = collections.Counter(item.image_id for item in engine.list(True, {}))
-    images = engine.images.list()
+    images = engine.images.all()
     return {
         "Images": [images_module.summary(image, users[image.id]) for image in images],
         "LayersSize": sum(image.size_bytes for image in images),
@@ -97,31 +153,11 @@ DISK_USAGE: dict[str, Callable[[Engine], dict[str, Any]]] = {
 }
 
 
-def auth(engine: Engine, request: Request) -> Answer:
-    """POST /auth."""
-    raise Unsupported("logging in to a registry is not supported yet")
-
-
-def build(engine: Engine, request: Request) -> Answer:
-    """POST /build."""
-    raise Unsupported("building images is not supported yet", hint="use load or import")
-
-
 def build_prune(engine: Engine, request: Request) -> Answer:
     """POST /build/prune: nothing is built, so nothing is cached."""
     return json_reply({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
-def commit(engine: Engine, request: Request) -> Answer:
-    """POST /commit."""
-    raise Unsupported("making an image of an instance is not supported yet")
-
-
 def plugins(engine: Engine, request: Request) -> Answer:
     """GET /plugins: there are none."""
     return json_reply([])
-
-
-def swarm(engine: Engine, request: Request) -> Answer:
-    """Everything about swarms: there is none, in the words and status of dockerd."""
-    return json_reply({"message": "This node is not a swarm manager."}, 503)
