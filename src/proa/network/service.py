@@ -1,0 +1,199 @@
+"""The bridged network of one engine: a bridge, a subnet, a firewall table, and leases.
+
+`tag` is six hexadecimal digits that tell engines on one host apart.  Interfaces are plugged by
+the isolation and vanish with its place; this service only says what they are.  IPv4 only.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from proa.errors import HostError, ProaError
+from proa.host import files, netlink
+from proa.network import dns
+from proa.network.addresses import Leases, free_subnet, mac_of
+from proa.network.firewall import Firewall
+from proa.network.ports import Mapping, Published, Record, hold
+from proa.resources import Link
+from proa.spec import Port
+
+_SYSCTL = Path("/proc/sys/net")
+
+
+class Networks:
+    """Links and published ports of an engine's instances; safe to use from any thread."""
+
+    def __init__(self, root: Path, tag: str) -> None:
+        self.bridge = f"proa-{tag}"
+        self._prefix = f"pv{tag}-"
+        self._tag = tag
+        self._subnet_file = root / "subnet"
+        self._leases = Leases(root / "leases")
+        self._record = Record(root / "ports")
+        self._firewall = Firewall(f"proa_{tag}", self.bridge)
+        self._lock = threading.RLock()
+        self._ready: IPv4Network | None = None
+
+    # -- one instance ---------------------------------------------------------------------------
+
+    def link(self, instance_id: str) -> Link:
+        """The interface of an instance, the same at every call until it is released."""
+        with self._lock:
+            subnet = self.prepare()
+            address = self._leases.take(instance_id, subnet)
+        return Link(
+            name="eth0",
+            host_name=f"{self._prefix}{int(address) - int(subnet.network_address):04x}",
+            bridge=self.bridge,
+            mac=mac_of(str(address)),
+            address=f"{address}/{subnet.prefixlen}",
+            gateway=str(_gateway(subnet)),
+        )
+
+    def release(self, instance_id: str) -> None:
+        """Give the address back; one never taken is fine."""
+        with self._lock:
+            self._leases.give_back(instance_id)
+
+    def publish(self, instance_id: str, address: str, ports: Sequence[Port]) -> list[Published]:
+        """Make ports of the instance at `address` reachable through the host's.
+
+        All or none: raises Conflict for a port in use.  What was published before is taken back.
+        """
+        held = _hold_all(ports)
+        rows = [Mapping(p.protocol, p.host_address, p.host_port, address, p.port) for p in held]
+        try:
+            with self._lock:
+                self.prepare()
+                self.unpublish(instance_id)
+                self._record.save(instance_id, rows)
+                self._firewall.add(rows)
+        except BaseException:
+            _close(held)
+            with suppress(ProaError):
+                self.unpublish(instance_id)
+            raise
+        return held
+
+    def unpublish(self, instance_id: str) -> None:
+        """Take the instance's ports back; none is fine."""
+        with self._lock:
+            rows = self._record.load(instance_id)
+            if rows:
+                self._firewall.remove(rows)
+            self._record.remove(instance_id)
+
+    def nameservers(self) -> tuple[str, ...]:
+        """Name servers that instances can reach."""
+        return dns.nameservers()
+
+    # -- the network itself ---------------------------------------------------------------------
+
+    def prepare(self) -> IPv4Network:
+        """Make bridge and firewall unless this engine has done so; returns the subnet."""
+        with self._lock:
+            if self._ready is None:
+                self._ready = self._set_up()
+            return self._ready
+
+    def _set_up(self) -> IPv4Network:
+        subnet = self._subnet()
+        if not netlink.exists(self.bridge):
+            netlink.bridge_create(self.bridge, mac=mac_of(str(_gateway(subnet))))
+        netlink.address_add(self.bridge, f"{_gateway(subnet)}/{subnet.prefixlen}")
+        _sysctl("ipv4/ip_forward", "1")
+        _sysctl(f"ipv4/conf/{self.bridge}/route_localnet", "1")  # for 127.0.0.1:port
+        with suppress(HostError):  # a kernel without IPv6
+            _sysctl(f"ipv6/conf/{self.bridge}/disable_ipv6", "1")
+        self._firewall.install(subnet, self._mappings())
+        return subnet
+
+    def _subnet(self) -> IPv4Network:
+        """The subnet chosen before, unless the host has begun to use it meanwhile."""
+        with suppress(OSError, ValueError):
+            chosen = IPv4Network(self._subnet_file.read_text(encoding="ascii").strip())
+            if netlink.exists(self.bridge) or not _overlaps_routes(chosen):
+                return chosen
+        routes = [route.destination for route in netlink.route_list()]
+        subnet = free_subnet(routes, int(self._tag, 16))
+        files.atomic_write(self._subnet_file, str(subnet).encode())
+        return subnet
+
+    def _mappings(self) -> list[Mapping]:
+        return [row for owner in self._record.owners() for row in self._record.load(owner)]
+
+    # -- recovery and the end -------------------------------------------------------------------
+
+    def repair(self, live_ids: Collection[str]) -> None:
+        """Remove addresses, ports and interfaces of instances that are not among `live_ids`."""
+        with self._lock:
+            for owner in set(self._leases.owners()) - set(live_ids):
+                self._leases.give_back(owner)
+            for owner in set(self._record.owners()) - set(live_ids):
+                self._record.remove(owner)
+            if not netlink.exists(self.bridge):
+                return
+            self.prepare()
+            self._firewall.replace(self._mappings())
+            kept = {self.link(owner).host_name for owner in self._leases.owners()}
+            self._delete_interfaces(kept)
+
+    def _delete_interfaces(self, kept: Collection[str]) -> None:
+        for found in netlink.link_list():
+            if found.name.startswith(self._prefix) and found.name not in kept:
+                netlink.link_delete(found.name)
+
+    def destroy(self) -> None:
+        """Remove everything from the host; instances lose their network."""
+        with self._lock:
+            for owner in self._leases.owners():
+                self._leases.give_back(owner)
+            for owner in self._record.owners():
+                self._record.remove(owner)
+            self._firewall.delete()
+            self._delete_interfaces(())
+            netlink.link_delete(self.bridge)
+            self._subnet_file.unlink(missing_ok=True)
+            self._ready = None
+
+
+def _gateway(subnet: IPv4Network) -> IPv4Address:
+    return subnet.network_address + 1
+
+
+def _overlaps_routes(subnet: IPv4Network) -> bool:
+    routes = (route.destination for route in netlink.route_list())
+    return any(subnet.overlaps(route) for route in routes if route.prefixlen)
+
+
+def _hold_all(ports: Sequence[Port]) -> list[Published]:
+    held: list[Published] = []
+    try:
+        for port in ports:
+            host_address, number, holder = hold(port)
+            published = Published(port.port, port.protocol, host_address, number, holder.detach())
+            held.append(published)
+    except BaseException:
+        _close(held)
+        raise
+    return held
+
+
+def _close(held: Sequence[Published]) -> None:
+    for published in held:
+        os.close(published.holder_fd)
+
+
+def _sysctl(name: str, value: str) -> None:
+    """Set a network setting, unless it is so already."""
+    path = _SYSCTL / name
+    try:
+        if path.read_text(encoding="ascii").strip() != value:
+            path.write_text(value, encoding="ascii")
+    except OSError as error:
+        raise HostError(f"cannot set '{path}' to '{value}': {error.strerror}") from error
