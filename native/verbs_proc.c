@@ -1,0 +1,394 @@
+/* Verbs that shape the process and end in its program. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "verbs.h"
+
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+/* ---- limits ------------------------------------------------------------------------------------ */
+
+VERB(cgroup)
+{
+	(void)argc;
+	int procs = verb_fd(context, argv[0]);
+	if (procs >= 0)
+		return write_all(procs, "0", 1);
+	if (errno != 0)
+		return -1;
+	procs = path_open(argv[0], O_WRONLY, 0);
+	return procs < 0 ? -1 : close_with(procs, write_all(procs, "0", 1));
+}
+
+static int find_limit(const char *name)
+{
+	static const struct { const char *name; int resource; } limits[] = {
+		{ "as", RLIMIT_AS }, { "core", RLIMIT_CORE }, { "cpu", RLIMIT_CPU },
+		{ "data", RLIMIT_DATA }, { "fsize", RLIMIT_FSIZE }, { "locks", RLIMIT_LOCKS },
+		{ "memlock", RLIMIT_MEMLOCK }, { "msgqueue", RLIMIT_MSGQUEUE }, { "nice", RLIMIT_NICE },
+		{ "nofile", RLIMIT_NOFILE }, { "nproc", RLIMIT_NPROC }, { "rss", RLIMIT_RSS },
+		{ "rtprio", RLIMIT_RTPRIO }, { "rttime", RLIMIT_RTTIME },
+		{ "sigpending", RLIMIT_SIGPENDING }, { "stack", RLIMIT_STACK },
+	};
+	for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
+		if (strcmp(name, limits[i].name) == 0)
+			return limits[i].resource;
+	return -1;
+}
+
+static rlim_t limit_value(long long value)
+{
+	return value < 0 ? RLIM_INFINITY : (rlim_t)value;
+}
+
+VERB(rlimit)
+{
+	(void)argc;
+	struct rlimit present, wanted;
+	long long soft, hard;
+	int resource = find_limit(argv[0]);
+	if (resource < 0)
+		return verb_fail(context, argv[0], EINVAL);
+	if (verb_number(context, argv[1], -1, INT64_MAX, &soft) < 0
+	    || verb_number(context, argv[2], -1, INT64_MAX, &hard) < 0)
+		return -1;
+	wanted.rlim_max = limit_value(hard);
+	wanted.rlim_cur = limit_value(soft);
+	if (wanted.rlim_cur > wanted.rlim_max)
+		return verb_fail(context, argv[1], EINVAL);
+	if (prlimit(0, (__rlimit_resource_t)resource, &wanted, NULL) == 0)
+		return 0;
+	if (errno != EPERM || prlimit(0, (__rlimit_resource_t)resource, NULL, &present) < 0)
+		return -1;
+	if (wanted.rlim_max > present.rlim_max)
+		wanted.rlim_max = present.rlim_max;
+	if (wanted.rlim_cur > wanted.rlim_max)
+		wanted.rlim_cur = wanted.rlim_max;
+	return prlimit(0, (__rlimit_resource_t)resource, &wanted, NULL);
+}
+
+/* /proc/PID belongs to the host's root while a process is undumpable, as one that entered a place is. */
+VERB(oom)
+{
+	(void)argc;
+	char path[64];
+	long long score;
+	if (verb_number(context, argv[0], -1000, 1000, &score) < 0)
+		return -1;
+	snprintf(path, sizeof path, "%d/oom_score_adj", getpid());
+	int dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
+	if (dumpable != 1)
+		prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+	int result = proc_write(path, argv[0]);
+	int error = errno;
+	if (dumpable != 1)
+		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	errno = error;
+	return result;
+}
+
+/* ---- environment and directory ----------------------------------------------------------------- */
+
+static size_t key_length(const char *setting)
+{
+	return strcspn(setting, "=");
+}
+
+int environment_set(struct context *context, char *setting)
+{
+	size_t length = key_length(setting), count = context->environment_count;
+	for (size_t i = 0; i < count; i++) {
+		char *present = context->environment[i];
+		if (key_length(present) == length && memcmp(present, setting, length) == 0) {
+			context->environment[i] = setting;
+			return 0;
+		}
+	}
+	if (count % 64 == 0) {
+		char **grown = realloc(context->environment, (count + 65) * sizeof *grown);
+		if (!grown)
+			return -1;
+		context->environment = grown;
+	}
+	context->environment[count] = setting;
+	context->environment[count + 1] = NULL;
+	context->environment_count = count + 1;
+	return 0;
+}
+
+const char *environment_get(const struct context *context, const char *key)
+{
+	size_t length = strlen(key);
+	for (size_t i = 0; i < context->environment_count; i++) {
+		const char *setting = context->environment[i];
+		if (key_length(setting) == length && setting[length] == '=' && memcmp(setting, key, length) == 0)
+			return setting + length + 1;
+	}
+	return NULL;
+}
+
+VERB(env)
+{
+	(void)argc;
+	if (argv[0][0] == '=' || !strchr(argv[0], '='))
+		return verb_fail(context, argv[0], EINVAL);
+	return environment_set(context, argv[0]);
+}
+
+/* A directory outside the root would show as "(unreachable)": CVE-2024-21626. */
+VERB(cwd)
+{
+	(void)context, (void)argc;
+	char name[4096];
+	int directory = path_directory(argv[0], 0755);
+	if (directory < 0)
+		return -1;
+	if (fchdir(directory) < 0)
+		return close_with(directory, -1);
+	close(directory);
+	long length = syscall(SYS_getcwd, name, sizeof name);
+	if (length > 0 && name[0] != '/') {
+		errno = EXDEV;
+		return -1;
+	}
+	return length > 0 || errno == ERANGE ? 0 : -1;
+}
+
+VERB(umask)
+{
+	(void)argc;
+	mode_t mode;
+	if (verb_mode(context, argv[0], &mode) < 0)
+		return -1;
+	umask(mode);
+	return 0;
+}
+
+/* ---- the terminal ------------------------------------------------------------------------------ */
+
+/* The master of a new terminal of the place's own devpts, unlocked. */
+static int open_master(struct context *context)
+{
+	static const char path[] = "/dev/pts/ptmx";
+	int unlocked = 0;
+	int master = path_open(path, O_RDWR | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK, 0);
+	if (master < 0)
+		return verb_fail(context, path, errno);
+	if (!on_filesystem(master, DEVPTS_SUPER_MAGIC))
+		return close_with(master, verb_fail(context, path, EXDEV));
+	if (fcntl(master, F_SETFL, 0) < 0 || ioctl(master, TIOCSPTLCK, &unlocked) < 0)
+		return close_with(master, verb_fail(context, path, errno));
+	return master;
+}
+
+/* Docker shows the first terminal as /dev/console too; one that is there already stays. */
+static int bind_console(int slave)
+{
+	struct stat facts;
+	int console = path_target("/dev/console", false);
+	if (console < 0)
+		return -1;
+	if (fstat(console, &facts) < 0 || S_ISCHR(facts.st_mode))
+		return close_with(console, 0);
+	int tree = open_tree(slave, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	if (tree < 0)
+		return close_with(console, -1);
+	int result = move_mount(tree, "", console, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+	close_with(tree, 0);
+	return close_with(console, result);
+}
+
+static int send_descriptor(int socket, int fd)
+{
+	union { struct cmsghdr header; char bytes[CMSG_SPACE(sizeof(int))]; } control = { 0 };
+	char byte = 0;
+	struct iovec vector = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr message = {
+		.msg_iov = &vector, .msg_iovlen = 1,
+		.msg_control = control.bytes, .msg_controllen = sizeof control.bytes,
+	};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof fd);
+	memcpy(CMSG_DATA(header), &fd, sizeof fd);
+	return sendmsg(socket, &message, MSG_NOSIGNAL) == 1 ? 0 : -1;
+}
+
+static int take_terminal(struct context *context, int master, int slave, const struct winsize *size)
+{
+	if (setsid() < 0 && getsid(0) != getpid())
+		return -1;
+	if (ioctl(slave, TIOCSWINSZ, size) < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
+		return -1;
+	if (bind_console(slave) < 0)
+		return verb_fail(context, "/dev/console", errno);
+	if (send_descriptor(context->tty_socket, master) < 0)
+		return -1;
+	for (int fd = 0; fd < 3; fd++)
+		if (dup2(slave, fd) < 0)
+			return -1;
+	return 0;
+}
+
+VERB(tty)
+{
+	(void)argc;
+	long long rows, columns;
+	if (verb_number(context, argv[0], 0, UINT16_MAX, &rows) < 0
+	    || verb_number(context, argv[1], 0, UINT16_MAX, &columns) < 0)
+		return -1;
+	struct winsize size = { .ws_row = (unsigned short)rows, .ws_col = (unsigned short)columns };
+	int master = open_master(context);
+	if (master < 0)
+		return -1;
+	int slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (slave < 0)
+		return close_with(master, -1);
+	int result = take_terminal(context, master, slave, &size);
+	close_with(slave, 0);
+	return close_with(master, result);
+}
+
+/* ---- privileges -------------------------------------------------------------------------------- */
+
+#define BIT(capability) (1ull << (capability))
+
+static int set_capabilities(uint64_t mask)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = {
+		{ .effective = (uint32_t)mask, .permitted = (uint32_t)mask },
+		{ .effective = (uint32_t)(mask >> 32), .permitted = (uint32_t)(mask >> 32) },
+	};
+	return (int)syscall(SYS_capset, &header, data);
+}
+
+static uint64_t permitted_capabilities(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { { 0 } };
+	if (syscall(SYS_capget, &header, data) < 0)
+		return 0;
+	return data[0].permitted | (uint64_t)data[1].permitted << 32;
+}
+
+/* What `user` needs stays permitted until execve, which gives root no more than the bounding set and
+ * anybody else nothing; `builtin` drops it itself. */
+VERB(caps)
+{
+	(void)argc;
+	char *end;
+	errno = 0;
+	uint64_t mask = strtoull(argv[0], &end, 16);
+	if (errno != 0 || end == argv[0] || *end != '\0' || argv[0][0] == '-')
+		return verb_fail(context, argv[0], EINVAL);
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+		return -1;
+	for (unsigned capability = 0; capability < 64; capability++) {
+		if (mask & BIT(capability))
+			continue;
+		if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0) {
+			if (errno != EINVAL)
+				return -1;
+			break;  /* the kernel knows no more */
+		}
+	}
+	mask |= BIT(CAP_SETUID) | BIT(CAP_SETGID) | BIT(CAP_CHOWN);
+	return set_capabilities(mask & permitted_capabilities());
+}
+
+/* Permitted capabilities as an execve would leave them. */
+static int settle_capabilities(void)
+{
+	uint64_t bounding = 0;
+	for (unsigned capability = 0; capability < 64; capability++) {
+		int kept = prctl(PR_CAPBSET_READ, capability, 0, 0, 0);
+		if (kept < 0)
+			break;
+		bounding |= kept ? BIT(capability) : 0;
+	}
+	return set_capabilities(bounding & permitted_capabilities());
+}
+
+VERB(nonewprivs)
+{
+	(void)context, (void)argc, (void)argv;
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+/* ---- the program ------------------------------------------------------------------------------- */
+
+/* Signals and descriptors as a new program expects them. */
+static int prepare_program(unsigned close_flags)
+{
+	sigset_t none;
+	sigemptyset(&none);
+	for (int number = 1; number < NSIG; number++)
+		signal(number, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	setsid();
+	return (int)syscall(SYS_close_range, 3, ~0u, close_flags);
+}
+
+/* Tries every directory of PATH as execvp(3) does, but never a shell; errno says what went wrong. */
+static void search_path(const char *path, char **argv, char **environment)
+{
+	char file[8192];
+	bool forbidden = false;
+	for (const char *directory = path;; directory++) {
+		int length = (int)strcspn(directory, ":");
+		int size = snprintf(file, sizeof file, "%.*s%s%s", length, directory, length ? "/" : "./", argv[0]);
+		if (size < (int)sizeof file)
+			execve(file, argv, environment);
+		else
+			errno = ENAMETOOLONG;
+		if (errno == EACCES)
+			forbidden = true;
+		else if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG && errno != ELOOP)
+			return;
+		directory += length;
+		if (*directory == '\0')
+			break;
+	}
+	errno = forbidden ? EACCES : ENOENT;
+}
+
+VERB(exec)
+{
+	(void)argc;
+	static char *nothing[] = { NULL };
+	char **environment = context->environment ? context->environment : nothing;
+	const char *path = environment_get(context, "PATH");
+	if (prepare_program(CLOSE_RANGE_CLOEXEC) < 0)
+		return -1;
+	if (argv[0][0] == '\0')
+		return verb_fail(context, argv[0], ENOENT);
+	if (strchr(argv[0], '/'))
+		execve(argv[0], argv, environment);
+	else
+		search_path(path ? path : DEFAULT_PATH, argv, environment);
+	return -1;
+}
+
+VERB(builtin)
+{
+	(void)context;
+	if (settle_capabilities() < 0 || prepare_program(0) < 0)
+		return -1;
+	_exit(builtin_run(argc, argv));
+}
