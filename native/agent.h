@@ -19,6 +19,11 @@
 struct agent;
 struct process;                 /* process.h */
 
+struct exit_report {            /* payload of EXIT */
+	uint32_t code, signal;
+	uint64_t finished_ns;
+};
+
 /* An answer or event for the one that asks: DONE PLACED STARTED FAILED OUTPUT EXIT CREDIT. */
 typedef void agent_emit(struct agent *agent, const struct frame *frame, const void *payload);
 

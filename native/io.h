@@ -32,6 +32,8 @@ size_t queue_length(const struct queue *queue);
 bool queue_add(struct queue *queue, const void *bytes, size_t length);
 /* Writes what the descriptor takes; the number of bytes, or -1 when it is dead. */
 ssize_t queue_flush(struct queue *queue, int fd);
+/* Writes at once when nothing waits and queues the rest; false: the descriptor is dead (or no memory). */
+bool queue_write(struct queue *queue, int fd, const void *bytes, size_t length);
 void queue_free(struct queue *queue);
 
 /* ---- frame.c: frames over a socket or a virtio-serial port -------------------------------------- */
@@ -58,6 +60,8 @@ void channel_open(struct channel *channel, int fd);
 void channel_send(struct channel *channel, const struct frame *frame, const void *payload);
 /* The same with one descriptor; only for answers that are rare and small. */
 void channel_send_fd(struct channel *channel, const struct frame *frame, int fd);
+/* Reads once, as the loop does; false: nothing was there, or the channel is lost. */
+bool channel_read(struct channel *channel);
 void channel_close(struct channel *channel);
 
 #endif

@@ -1,0 +1,267 @@
+/* Frames over non-blocking descriptors: reading piece by piece, queueing what cannot be written. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "io.h"
+
+#define HEADER 12u
+_Static_assert(sizeof(struct frame) == HEADER, "the header is sent as it lies in memory");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "frames are little endian");
+
+/* ---- queue --------------------------------------------------------------------------------------- */
+
+size_t queue_length(const struct queue *queue)
+{
+	return queue->end - queue->start;
+}
+
+bool queue_add(struct queue *queue, const void *bytes, size_t length)
+{
+	if (length == 0)
+		return true;
+	if (queue->capacity - queue->end < length && queue->start > 0) {
+		memmove(queue->bytes, queue->bytes + queue->start, queue_length(queue));
+		queue->end -= queue->start;
+		queue->start = 0;
+	}
+	if (queue->capacity - queue->end < length) {
+		size_t capacity = (queue->end + length) * 3 / 2;
+		char *larger = realloc(queue->bytes, capacity);
+		if (!larger)
+			return false;
+		queue->bytes = larger;
+		queue->capacity = capacity;
+	}
+	memcpy(queue->bytes + queue->end, bytes, length);
+	queue->end += length;
+	return true;
+}
+
+ssize_t queue_flush(struct queue *queue, int fd)
+{
+	size_t before = queue_length(queue);
+	while (queue_length(queue) > 0) {
+		ssize_t count = write(fd, queue->bytes + queue->start, queue_length(queue));
+		if (count < 0 && errno == EINTR)
+			continue;
+		if (count < 0 && errno == EAGAIN)
+			break;
+		if (count <= 0)
+			return -1;
+		queue->start += (size_t)count;
+	}
+	size_t after = queue_length(queue);
+	if (after == 0)
+		queue_free(queue);
+	return (ssize_t)(before - after);
+}
+
+bool queue_write(struct queue *queue, int fd, const void *bytes, size_t length)
+{
+	ssize_t count = 0;
+	if (queue_length(queue) == 0) {
+		count = write(fd, bytes, length);
+		if (count < 0 && errno != EAGAIN && errno != EINTR)
+			return false;
+		count = count < 0 ? 0 : count;
+	}
+	return queue_add(queue, (const char *)bytes + count, length - (size_t)count);
+}
+
+void queue_free(struct queue *queue)
+{
+	free(queue->bytes);
+	*queue = (struct queue){ 0 };
+}
+
+/* ---- channel: reading ------------------------------------------------------------------------------ */
+
+static void close_descriptors(int *fds, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+static void take_descriptors(struct channel *channel, struct msghdr *message)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		int count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		for (int i = 0; i < count; i++) {
+			int fd;
+			memcpy(&fd, CMSG_DATA(c) + (size_t)i * sizeof(int), sizeof fd);
+			if (channel->fd_count < FDS_MAX)
+				channel->fds[channel->fd_count++] = fd;
+			else
+				close(fd);
+		}
+	}
+}
+
+/* The header, with descriptors; plain read where the descriptor is no socket. */
+static ssize_t read_header(struct channel *channel)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+	} control;
+	struct iovec part = { (char *)&channel->header + channel->have, HEADER - channel->have };
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control,
+	};
+	ssize_t count = recvmsg(channel->watch.fd, &message, MSG_CMSG_CLOEXEC);
+	if (count < 0 && errno == ENOTSOCK)
+		return read(channel->watch.fd, part.iov_base, part.iov_len);
+	if (count >= 0)
+		take_descriptors(channel, &message);
+	return count;
+}
+
+static ssize_t read_payload(struct channel *channel)
+{
+	if (!channel->payload)
+		channel->payload = malloc(channel->header.length);
+	if (!channel->payload)
+		return -1;
+	uint32_t done = channel->have - HEADER;
+	return read(channel->watch.fd, channel->payload + done, channel->header.length - done);
+}
+
+enum progress { NOTHING, SOME, COMPLETE, LOST };
+
+static enum progress read_some(struct channel *channel)
+{
+	bool in_header = channel->have < HEADER;
+	ssize_t count = in_header ? read_header(channel) : read_payload(channel);
+	if (count < 0 && (errno == EAGAIN || errno == EINTR))
+		return NOTHING;
+	if (count <= 0)
+		return LOST;
+	channel->have += (uint32_t)count;
+	if (channel->have < HEADER)
+		return SOME;
+	if (channel->header.length > channel->limit)
+		return LOST;
+	return channel->have - HEADER == channel->header.length ? COMPLETE : SOME;
+}
+
+static void deliver(struct channel *channel)
+{
+	static char empty[1];
+	struct frame frame = channel->header;
+	char *payload = channel->payload;
+	int fds[FDS_MAX], fd_count = channel->fd_count;
+	memcpy(fds, channel->fds, (size_t)fd_count * sizeof(int));
+	channel->payload = NULL;
+	channel->have = 0;
+	channel->fd_count = 0;
+	channel->received(channel, &frame, payload ? payload : empty, fds, fd_count);
+	close_descriptors(fds, fd_count);
+	free(payload);
+}
+
+bool channel_read(struct channel *channel)
+{
+	enum progress progress = read_some(channel);
+	if (progress == COMPLETE)
+		deliver(channel);
+	else if (progress == LOST)
+		channel->lost(channel);
+	return progress == SOME || progress == COMPLETE;
+}
+
+/* ---- channel: writing ------------------------------------------------------------------------------- */
+
+/* Makes the loop call channel_ready soon, which finds the channel dead. */
+static void channel_break(struct channel *channel)
+{
+	channel->limit = 0;
+	queue_free(&channel->queue);
+	shutdown(channel->watch.fd, SHUT_RDWR);
+	watch_set(&channel->watch, EPOLLIN | EPOLLOUT);
+}
+
+static void channel_ready(struct watch *watch, uint32_t events)
+{
+	struct channel *channel = OWNER(watch, struct channel, watch);
+	bool dead = channel->limit == 0;
+	if (!dead && (events & EPOLLOUT))
+		dead = queue_flush(&channel->queue, watch->fd) < 0;
+	if (!dead && queue_length(&channel->queue) == 0)
+		watch_set(watch, EPOLLIN);
+	if (dead)
+		channel->lost(channel);
+	else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+		channel_read(channel);
+}
+
+void channel_open(struct channel *channel, int fd)
+{
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+	channel->watch = (struct watch){ .fd = fd, .ready = channel_ready };
+	watch_set(&channel->watch, EPOLLIN);
+}
+
+void channel_send(struct channel *channel, const struct frame *frame, const void *payload)
+{
+	if (channel->limit == 0 || channel->watch.fd < 0)
+		return;
+	size_t total = HEADER + frame->length, sent = 0;
+	if (queue_length(&channel->queue) == 0) {
+		struct iovec parts[] = { { (void *)(uintptr_t)frame, HEADER },
+		                         { (void *)(uintptr_t)payload, frame->length } };
+		ssize_t count = writev(channel->watch.fd, parts, frame->length ? 2 : 1);
+		sent = count > 0 ? (size_t)count : 0;
+		if (count < 0 && errno != EAGAIN && errno != EINTR) {
+			channel_break(channel);
+			return;
+		}
+	}
+	bool queued = queue_length(&channel->queue) + total <= CHANNEL_QUEUE_MAX;
+	if (sent < HEADER)
+		queued = queued && queue_add(&channel->queue, (const char *)frame + sent, HEADER - sent);
+	size_t skip = sent > HEADER ? sent - HEADER : 0;
+	if (frame->length > skip)
+		queued = queued && queue_add(&channel->queue, (const char *)payload + skip, frame->length - skip);
+	if (!queued)
+		channel_break(channel);
+	else if (queue_length(&channel->queue) > 0)
+		watch_set(&channel->watch, EPOLLIN | EPOLLOUT);
+}
+
+void channel_send_fd(struct channel *channel, const struct frame *frame, int fd)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec part = { (void *)(uintptr_t)frame, HEADER };
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control,
+	};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof fd);
+	if (queue_length(&channel->queue) > 0 || sendmsg(channel->watch.fd, &message, MSG_NOSIGNAL) != (ssize_t)HEADER)
+		channel_break(channel);
+}
+
+void channel_close(struct channel *channel)
+{
+	watch_close(&channel->watch);
+	close_descriptors(channel->fds, channel->fd_count);
+	channel->fd_count = 0;
+	free(channel->payload);
+	channel->payload = NULL;
+	queue_free(&channel->queue);
+}

@@ -1,0 +1,51 @@
+/* What monitor.c, stream.c and record.c share. */
+#ifndef PROA_MONITOR_H
+#define PROA_MONITOR_H
+
+#include "agent.h"
+
+/* ---- stream.c: a process as its clients see it ----------------------------------------------------- */
+
+enum stream_state { STREAM_NEW, STREAM_WAITING, STREAM_RUNNING, STREAM_EXITED };     /* as in STATUS */
+
+struct stream {
+	struct stream *next;
+	uint32_t id;
+	enum stream_state state;
+	bool local;                     /* the process is of the monitor's own core */
+	bool asked;                     /* a request for it is on its way */
+	bool logged;
+	bool reported;                  /* an engine knows of its exit */
+	struct engine *asker;           /* who is told the answers */
+	uint32_t pid;
+	struct exit_report exit;
+	uint32_t received;              /* bytes of OUTPUT not yet credited */
+	uint32_t sent;                  /* bytes of STDIN not yet credited to us */
+	struct sink *sinks;
+};
+
+struct stream *stream_find(uint32_t id);
+struct stream *stream_open(uint32_t id);        /* found, or made; NULL: no memory */
+struct stream *stream_first(void);
+bool stream_attach(struct stream *stream, int fd, uint8_t flags, const char *keys, uint32_t key_count);
+/* False: more than the credit allows. */
+bool stream_output(struct stream *stream, uint8_t flags, const char *bytes, uint32_t length);
+void stream_credit(struct stream *stream, uint32_t bytes);
+void stream_started(struct stream *stream);
+void stream_ended(struct stream *stream);       /* clients get the rest, then end of file */
+void stream_abandon(struct stream *stream);     /* clients are left to the engine */
+void stream_release(struct stream *stream);     /* frees it when nothing needs it any more */
+bool streams_flushed(void);                     /* no client waits for a byte */
+
+/* monitor.c: towards the process's core. */
+void stream_request(struct stream *stream, uint8_t type, uint16_t argument, const void *bytes, uint32_t length);
+
+/* ---- record.c: the instance's directory --------------------------------------------------------------- */
+
+void record_open(int directory);        /* makes room for the exit record, so that a full disk cannot refuse it */
+void record_exit(const struct exit_report *exit, bool oom, const char *error);
+void record_drop(void);                 /* there will be no exit record */
+void record_log(uint8_t stream, const char *bytes, uint32_t length);
+void record_hull(const char *bytes, uint32_t length);
+
+#endif
