@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import proa
 from proa.api.answer import API_VERSION, API_VERSION_MINIMUM, Answer, Reply, json_reply
-from proa.api.docker import images as images_module
 from proa.api.docker.times import rfc3339
 from proa.api.http import Request
 from proa.errors import Invalid
@@ -128,11 +127,8 @@ def disk_usage(engine: Engine, request: Request) -> Answer:
 
 def _images(engine: Engine) -> dict[str, Any]:
     users = collections.Counter(item.image_id for item in engine.list(True, {}))
-    images = engine.images.all()
-    return {
-        "Images": [images_module.summary(image, users[image.id]) for image in images],
-        "LayersSize": sum(image.size_bytes for image in images),
-    }
+    images = [image | {"Containers": users[image["Id"]]} for image in engine.images.list()]
+    return {"Images": images, "LayersSize": sum(image["Size"] for image in images)}
 
 
 def _containers(engine: Engine) -> dict[str, Any]:
