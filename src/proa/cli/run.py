@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from proa.cli import config, session
+from proa.cli import attached, config, session
+from proa.cli.attached import Attachment
 from proa.cli.options import Command, Option, Values
-from proa.client.connection import Answer, Connection, target
+from proa.client.connection import target
 from proa.errors import Conflict, Invalid, NotFound, ProaError
 
 TYPE_CHECKING = False
@@ -18,8 +19,7 @@ _RUN_OPTIONS = (
     *config.OPTIONS,
     Option("-d, --detach", "flag", "", "run in the background and print the id"),
     Option("-a, --attach", "list", "STREAM", "attach only to stdin, stdout or stderr"),
-    Option("--sig-proxy", "flag", "", "pass signals on to the process", True),
-    Option("--detach-keys", "text", "KEYS", "keys that detach", "ctrl-p,ctrl-q"),
+    *attached.OPTIONS,
     Option("--trace", "flag", "", "print when each milestone was reached"),
 )
 
@@ -42,7 +42,7 @@ def run(values: Values, arguments: list[str]) -> int:
     _claim_cidfile(values)
     if values.detach:
         return _run_detached(values, request)
-    return _Foreground(values, request).run()
+    return _run_attached(values, request)
 
 
 def _run_detached(values: Values, request: dict[str, Any]) -> int:
@@ -63,128 +63,63 @@ def _run_detached(values: Values, request: dict[str, Any]) -> int:
     return 0
 
 
-class _Foreground:
-    """One attached run: three connections, because attach and wait keep theirs to the end."""
+def _run_attached(values: Values, request: dict[str, Any]) -> int:
+    """Three connections: control, and one each for attach and wait, made while the engine works."""
+    remove_here = bool(values.rm and values.trace)  # because the trace goes with the instance
+    stages = session.Stages() if values.trace else None
+    attachment = _attachment(values, request)
+    request["HostConfig"]["AutoRemove"] = values.rm and not remove_here
+    if attachment.proxy:
+        attachment.proxy.install()
+    control = session.connect()
+    control.begin("POST", target("/containers/create", {"name": values.name}), request)
+    streams = session.connect(), session.connect()
+    answer = control.finish().json()
+    instance = answer["Id"]
+    _announce(answer, values)
 
-    def __init__(self, values: Values, request: dict[str, Any]) -> None:
-        self.values = values
-        self.request = request
-        self.remove_here = bool(values.rm and values.trace)  # the trace goes with the instance
-        self.stages = session.Stages() if values.trace else None
-        wanted = {name.lower() for name in values.attach} or {"stdin", "stdout", "stderr"}
-        if unknown := wanted - {"stdin", "stdout", "stderr"}:
-            raise Invalid(f"unknown stream '{unknown.pop()}'", hint="stdin, stdout or stderr")
-        self.stdin = bool(values.interactive and "stdin" in wanted)
-        self.stdout, self.stderr = "stdout" in wanted, "stderr" in wanted
-
-    def run(self) -> int:
-        """The exit code of the process."""
-        self._prepare()
-        from proa.cli.signals import Proxy
-
-        proxy = Proxy() if self.values.sig_proxy else None
-        if proxy:
-            proxy.install()
-        control = session.connect()
-        self._mark("connected")
-        url = target("/containers/create", {"name": self.values.name})
-        control.begin("POST", url, self.request)
-        attached, waiting = session.connect(), session.connect()
-        answer = control.finish().json()
-        self._mark("created")
-        instance = answer["Id"]
-        _announce(answer, self.values)
+    def start() -> None:
+        _mark(stages, "created")
         try:
-            return self._start(instance, (control, attached, waiting), proxy)
-        finally:
-            if self.remove_here:
+            control.request("POST", f"/containers/{instance}/start").read()
+        except ProaError:
+            if values.rm:
                 _discard(instance)
+            raise
+        _mark(stages, "started")
 
-    def _prepare(self) -> None:
-        host = self.request["HostConfig"]
-        if self.remove_here:
-            host["AutoRemove"] = False
-        self.request.update(
-            AttachStdin=self.stdin, AttachStdout=self.stdout, AttachStderr=self.stderr
-        )
-        if not self.values.tty:
-            return
-        if self.stdin and not os.isatty(0):
-            raise Invalid("'-t' needs a terminal, and standard input is none", hint="leave out -t")
+    condition = "removed" if values.rm and not remove_here else "next-exit"
+    code = attached.run(instance, attachment, streams, condition=condition, start=start)
+    if stages and code is not None:
+        stages.mark("exit known")
+        _print_trace(instance, stages)
+    if remove_here and code is not None:
+        _discard(instance)
+    return code or 0
+
+
+def _attachment(values: Values, request: dict[str, Any]) -> Attachment:
+    """The streams wanted, also put into the request."""
+    wanted = {name.lower() for name in values.attach} or {"stdin", "stdout", "stderr"}
+    if unknown := wanted - {"stdin", "stdout", "stderr"}:
+        raise Invalid(f"unknown stream '{unknown.pop()}'", hint="stdin, stdout or stderr")
+    stdin = bool(values.interactive and "stdin" in wanted)
+    attachment = Attachment(values, tty=values.tty, stdin=stdin)
+    attachment.stdout, attachment.stderr = "stdout" in wanted, "stderr" in wanted
+    request.update(
+        AttachStdin=stdin, AttachStdout=attachment.stdout, AttachStderr=attachment.stderr
+    )
+    if values.tty:
         from proa.cli.terminal import size
 
         if now := size():
-            host["ConsoleSize"] = list(now)
-
-    def _start(
-        self,
-        instance: str,
-        connections: tuple[Connection, Connection, Connection],
-        proxy: Any,
-    ) -> int:
-        control, attached, waiting = connections
-        path = f"/containers/{instance}"
-        attached.begin_hijack("POST", target(f"{path}/attach", self._attach_query()))
-        condition = "removed" if self.values.rm and not self.remove_here else "next-exit"
-        waiting.begin("POST", target(f"{path}/wait", {"condition": condition}))
-        stream = attached.hijack()
-        ended = waiting.finish()
-        try:
-            control.request("POST", f"{path}/start").read()
-        except ProaError:
-            if self.values.rm:
-                _discard(instance)
-            raise
-        self._mark("started")
-        if proxy:
-            proxy.started(instance)
-        if self.values.tty and self.stdin:
-            from proa.cli import signals
-
-            signals.send_size(f"{path}/resize")
-            signals.follow_size(f"{path}/resize")
-        if not self._pump(stream):
-            return 0
-        self._mark("output ended")
-        code = exit_code(ended)
-        self._mark("exit known")
-        if self.stages:
-            _print_trace(instance, self.stages)
-        return code
-
-    def _attach_query(self) -> dict[str, object]:
-        return {
-            "stream": True,
-            "stdin": self.stdin,
-            "stdout": self.stdout,
-            "stderr": self.stderr,
-        }
-
-    def _pump(self, stream: Any) -> bool:
-        from proa.cli.pump import Pump, with_terminal
-
-        keys = b""
-        if self.stdin and self.values.tty:
-            from proa.cli.terminal import detach_keys
-
-            keys = detach_keys(self.values.detach_keys)
-        pump = Pump(
-            stream, tty=self.values.tty, stdin=0 if self.stdin else None, keys=keys
-        )
-        return with_terminal(self.values.tty, self.stdin, pump.run)
-
-    def _mark(self, name: str) -> None:
-        if self.stages:
-            self.stages.mark(name)
+            request["HostConfig"]["ConsoleSize"] = list(now)
+    return attachment
 
 
-def exit_code(answer: Answer) -> int:
-    """What a wait came to.  Raises ProaError when the wait itself failed."""
-    result = answer.json() or {}
-    error = (result.get("Error") or {}).get("Message")
-    if error:
-        raise ProaError(str(error))
-    return int(result["StatusCode"]) & 0xFF
+def _mark(stages: session.Stages | None, name: str) -> None:
+    if stages:
+        stages.mark(name)
 
 
 def _announce(answer: dict[str, Any], values: Values) -> None:
@@ -210,10 +145,10 @@ def _discard(instance: str) -> None:
 
 
 def _print_trace(instance: str, stages: session.Stages) -> None:
-    from proa.cli.trace import table
+    from proa.cli.trace import trace
 
     sys.stdout.flush()
-    sys.stderr.write(table(session.get(f"/proa/instances/{instance}/trace"), stages.marks))
+    sys.stderr.write(trace(session.get(f"/proa/instances/{instance}/trace"), stages.marks))
 
 
 COMMANDS = {

@@ -16,7 +16,7 @@ from proa.errors import EngineUnavailable, ProaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 CHUNK_BYTES = 64 * 1024
@@ -121,12 +121,25 @@ class Answer:
             yield fastjson.loads(rest)
 
 
+class Upload:
+    """Something to write a body to; what `Connection.upload` hands to its producer."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def write(self, data: bytes) -> int:
+        """Send one chunk."""
+        if data:
+            self._connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+        return len(data)
+
+
 class Connection:
     """One connection to the engine; a context manager."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.used = False
+        self.early = b""
         self._buffer = b""
         self._pending: list[str] = []
         self.socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
@@ -165,13 +178,12 @@ class Connection:
         if data or method in ("POST", "PUT"):
             extra["Content-Length"] = str(len(data))
         self._pending.append(f"{method} {url}")
-        self._send(_head(method, url, extra) + data)
+        self.send(_head(method, url, extra) + data)
 
     def finish(self) -> Answer:
         """The oldest unanswered request's answer.  Raises a ProaError for a failed one."""
         request = self._pending.pop(0) if self._pending else ""
         answer = self._read_head()
-        self.used = True
         if answer.status >= 300:
             raise faults.from_answer(answer.status, answer.read(), request)
         return answer
@@ -183,38 +195,35 @@ class Connection:
         self.begin(method, url, body, headers)
         return self.finish()
 
-    def upload(self, method: str, url: str, source: Iterable[bytes], kind: str) -> Answer:
-        """One exchange with a body of unknown length, sent chunk by chunk.
+    def upload(self, method: str, url: str, produce: Callable[[Upload], None]) -> Answer:
+        """One exchange whose body, a tar, `produce` writes piece by piece.
 
-        An engine that refuses early closes or answers before the end: its answer counts.
+        An engine that refuses early answers and closes before the end: its answer counts.
         """
         self._pending.append(f"{method} {url}")
-        self._send(_head(method, url, {"Content-Type": kind, "Transfer-Encoding": "chunked"}))
+        headers = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
+        self.send(_head(method, url, headers))
         try:
-            for data in source:
-                if data:
-                    self._send(b"%x\r\n%b\r\n" % (len(data), data))
-            self._send(b"0\r\n\r\n")
+            produce(Upload(self))
+            self.send(b"0\r\n\r\n")
         except EngineUnavailable as broken:
             try:
-                self.finish()
+                return self.finish()
             except EngineUnavailable:
                 raise broken from None
-            raise
         return self.finish()
 
     def begin_hijack(self, method: str, url: str, body: object = None) -> None:
         """Ask for a raw stream; `hijack` takes it."""
         self.begin(method, url, body, {"Connection": "Upgrade", "Upgrade": "tcp"})
 
-    def hijack(self) -> tuple[socket, bytes]:
-        """The raw socket and the bytes that have already been read from it."""
+    def hijack(self) -> None:
+        """From here on `socket` is a raw stream; `early` holds what was read of it already."""
         request = self._pending.pop(0) if self._pending else ""
         answer = self._read_head()
         if answer.status not in (101, 200):
             raise faults.from_answer(answer.status, answer.read(), request)
-        early, self._buffer = self._buffer, b""
-        return self.socket, early
+        self.early, self._buffer = self._buffer, b""
 
     # -- bytes --------------------------------------------------------------------------------
 
@@ -246,15 +255,16 @@ class Connection:
             hint="instances are not affected; see the end of its log with `proa engine status`",
         )
 
-    def _receive_raw(self, limit: int) -> bytes:
+    def send(self, data: bytes) -> None:
+        """Write all of it."""
         try:
-            return self.socket.recv(limit)
+            self.socket.sendall(data, MSG_NOSIGNAL)
         except ConnectionError:
             raise self.lost() from None
 
-    def _send(self, data: bytes) -> None:
+    def _receive_raw(self, limit: int) -> bytes:
         try:
-            self.socket.sendall(data, MSG_NOSIGNAL)
+            return self.socket.recv(limit)
         except ConnectionError:
             raise self.lost() from None
 

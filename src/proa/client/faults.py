@@ -41,10 +41,9 @@ def _parse(body: bytes) -> dict[str, Any]:
 def from_answer(status: int, body: bytes, request: str = "") -> errors.ProaError:
     """The error a failed answer stands for.  `request` is named when the answer has no message."""
     fields = _parse(body)
-    text = str(fields.get("message") or "")
-    message = " ".join(text.split()) or f"the engine answered {status} to '{request}'"
-    hint = str(fields.get("hint") or "")
     code = str(fields.get("code") or "")
+    message, hint = _message(fields, own=bool(code))
+    message = message or f"the engine answered {status} to '{request}'"
     kind = _by_code().get(code) if code else _BY_STATUS.get(status)
     error: errors.ProaError
     if kind is errors.LaunchError:
@@ -58,6 +57,15 @@ def from_answer(status: int, body: bytes, request: str = "") -> errors.ProaError
     elif not code:
         error.exit_code = _guess_exit_code(message, error.exit_code)
     return error
+
+
+def _message(fields: dict[str, Any], own: bool) -> tuple[str, str]:
+    """Message and hint: our engine puts the hint, if any, on the lines after the first."""
+    text = str(fields.get("message") or "").strip()
+    if own:
+        first, _, rest = text.partition("\n")
+        return first.strip(), str(fields.get("hint") or " ".join(rest.split()))
+    return " ".join(text.split()), ""
 
 
 def _launch_error(message: str, fields: dict[str, Any]) -> errors.LaunchError:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 READY_TIMEOUT_SECONDS = 60.0
 LOG_NAME = "engine.log"
 _FIRST_PASSED_DESCRIPTOR = 3
-_SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def connect() -> Connection:
@@ -146,7 +146,7 @@ def _become_engine(listener: int, log: int, notify: str) -> NoReturn:
     else:
         os.dup2(listener, _FIRST_PASSED_DESCRIPTOR)
     environment = dict(os.environ)
-    environment["PYTHONPATH"] = _SOURCE
+    environment["PYTHONPATH"] = SOURCE
     environment["LISTEN_FDS"] = "1"
     environment["LISTEN_PID"] = str(os.getpid())
     environment["NOTIFY_SOCKET"] = notify

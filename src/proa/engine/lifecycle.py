@@ -297,10 +297,8 @@ def _signal(instance: Instance, number: int) -> None:
     running = instance.running
     if running is None:
         return
-    try:
+    with suppress(IsolationError):  # it ended meanwhile; the record will say so
         running.agent().signal(MAIN, number)
-    except IsolationError:
-        pass  # it ended meanwhile; the record will say so
 
 
 def _force(instance: Instance) -> None:

@@ -18,6 +18,7 @@ from itertools import count
 
 from proa.errors import HostError
 
+_ROUTE, NETFILTER = 0, 12  # netlink protocols
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _GETROUTE = 20, 26
 _ERROR, _DONE = 2, 3
@@ -98,8 +99,9 @@ def _mac_bytes(mac: str) -> bytes:
 
 
 @contextmanager
-def _socket() -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as opened:
+def _socket(protocol: int = _ROUTE) -> Iterator[socket.socket]:
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    with socket.socket(socket.AF_NETLINK, kind, protocol) as opened:
         opened.bind((0, 0))
         for option in (_EXT_ACK, _CAP_ACK):
             opened.setsockopt(_SOL_NETLINK, option, 1)

@@ -285,10 +285,8 @@ class Places:
             self._end(place)
 
     def _end(self, place: Place) -> None:
-        try:
+        with contextlib.suppress(ProaError):  # its monitor is gone already, as wanted
             place.agent.quit()
-        except ProaError:
-            pass  # its monitor is gone already, which is what was wanted
         self.release(place.name)
 
     # -- threads ------------------------------------------------------------------------------

@@ -1,0 +1,208 @@
+"""The store on disk: an OCI image layout with a little beside it.
+
+    oci-layout index.json blobs/sha256/   the layout itself, readable by other tools
+    layers/<diff id>/{root,layer.json}    unpacked layers
+    disks/<image id>.erofs                merged read-only disks, made when a vm asks
+    empty/                                the only layer of an image without layers
+    tmp/<random>/                         work in progress, locked by whoever works in it
+    lock                                  held while the index changes and while garbage is swept
+
+Whatever is named finally was complete before it got its name (written elsewhere, then renamed).
+What a killed process left in `tmp` nobody holds a lock on, and goes at the next opening.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from proa.errors import Corrupt
+from proa.image import manifest, reference, tree
+from proa.image.manifest import Descriptor
+from proa.image.stream import write_all
+
+_NAME = "org.opencontainers.image.ref.name"
+_CONTAINERD_NAME = "io.containerd.image.name"
+_SIZE = "io.proa.size"
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+@dataclass(frozen=True)
+class Named:
+    """One line of the index: a manifest and one normalised name of it, or none."""
+
+    manifest: Descriptor
+    name: str
+    size_bytes: int
+
+    def descriptor(self) -> Descriptor:
+        """As the index has it."""
+        annotations = {_SIZE: str(self.size_bytes)}
+        if self.name:
+            annotations |= {_NAME: self.name, _CONTAINERD_NAME: self.name}
+        plain = self.manifest
+        return Descriptor(plain.media_type, plain.digest, plain.size, annotations, plain.platform)
+
+
+class Layout:
+    """Paths, locks and atomic changes; knows nothing of what an image means."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = root / "blobs" / "sha256"
+        self.layers = root / "layers"
+        self.disks = root / "disks"
+        self.temporary = root / "tmp"
+        self.nothing = root / "empty"  # the one layer of an image that has none
+        self.index = root / "index.json"
+        private = (root, self.blobs.parent, self.blobs, self.layers, self.disks, self.temporary)
+        for directory in private:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.chmod(0o700)  # CVE-2021-41091: setuid files of images are in here
+        self.nothing.mkdir(exist_ok=True)
+        self.nothing.chmod(0o755)
+        with self.lock():
+            self._sweep()
+            if not self.index.exists():
+                self.write_index([])
+                write_file(root / "oci-layout", _LAYOUT)
+
+    # -- locks and work in progress -------------------------------------------------------------
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One thread of one process at a time changes what is named."""
+        fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """A directory for half-made things, gone at the end whatever happens."""
+        path = self.temporary / secrets.token_hex(8)
+        with self.lock():  # a sweep may not come between making and locking it
+            path.mkdir(mode=0o700)
+            fd = os.open(path, tree.DIRECTORY)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            yield path
+        finally:
+            try:
+                tree.remove(path)
+            finally:
+                os.close(fd)
+
+    def _sweep(self) -> None:
+        for path in self.root.glob(".index.json.*"):
+            path.unlink()
+        for path in self.temporary.iterdir():
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                tree.remove(path)
+            except BlockingIOError:
+                pass  # somebody is working there
+            finally:
+                os.close(fd)
+
+    # -- blobs and layers -----------------------------------------------------------------------
+
+    def blob(self, digest: str) -> Path:
+        """Where the blob is, or would be."""
+        return self.blobs / reference.hexadecimal(digest)
+
+    def document(self, digest: str) -> bytes:
+        """A small blob, checked."""
+        path = self.blob(digest)
+        try:
+            with path.open("rb") as file:
+                data = file.read(manifest.MAXIMUM_DOCUMENT + 1)
+        except FileNotFoundError as error:
+            raise Corrupt(f"blob '{digest}' is missing") from error
+        found = manifest.digest_of(data)
+        if found != digest:
+            raise Corrupt(f"blob '{path.name}' has digest '{found}' but '{digest}' was promised")
+        return data
+
+    def layer(self, diff_id: str) -> Path:
+        """Where the unpacked layer is, or would be."""
+        return self.layers / reference.hexadecimal(diff_id)
+
+    def disk(self, image_id: str) -> Path:
+        """Where the merged disk is, or would be."""
+        return self.disks / f"{reference.hexadecimal(image_id)}.erofs"
+
+    def move_in(self, made: Path, final: Path) -> None:
+        """Give a finished file or directory its name, unless another process was quicker."""
+        if not final.exists():
+            made.rename(final)
+
+    def move_dead(self, live: set[str], trash: Path) -> None:
+        """Move what no image needs to `trash`; call with the lock held."""
+        for directory in (self.blobs, self.layers, self.disks):
+            there = trash / directory.name
+            there.mkdir()
+            for path in directory.iterdir():
+                if path.name.removesuffix(".erofs") not in live:
+                    path.rename(there / path.name)
+
+    # -- the index ------------------------------------------------------------------------------
+
+    def stamp(self) -> tuple[int, int, int]:
+        """Changes whenever the index does."""
+        status = os.stat(self.index)
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+    def read_index(self) -> list[Named]:
+        """Every line of the index."""
+        listed = manifest.parse_index(self.index.read_bytes())
+        return [_named(item) for item in listed]
+
+    @contextmanager
+    def changing(self, action: str, changed: Callable[[], None]) -> Iterator[list[Named]]:
+        """The lines of the index, to be edited in place, with the lock held."""
+        with tree.reporting(action), self.lock():
+            lines = self.read_index()
+            yield lines
+            self.write_index(lines)
+            changed()
+
+    def write_index(self, lines: list[Named]) -> None:
+        """Replace the index; call with the lock held."""
+        document = {
+            "schemaVersion": 2,
+            "mediaType": manifest.OCI_INDEX,
+            "manifests": [line.descriptor().document() for line in lines],
+        }
+        write_file(self.index, json.dumps(document, indent=1).encode())
+
+
+def _named(item: Descriptor) -> Named:
+    size = item.annotations.get(_SIZE, "0")
+    plain = Descriptor(item.media_type, item.digest, item.size, platform=item.platform)
+    return Named(plain, item.annotations.get(_NAME, ""), int(size) if size.isdigit() else 0)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash it is the old one or the new one, whole."""
+    made = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        made.rename(path)
+    except BaseException:
+        made.unlink(missing_ok=True)
+        raise

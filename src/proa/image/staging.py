@@ -1,0 +1,160 @@
+"""New images on their way in: everything is made and checked aside, then named in one go."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from proa.errors import Corrupt
+from proa.image import config, manifest, unpacked
+from proa.image.config import ImageConfig
+from proa.image.layout import Layout, Named
+from proa.image.manifest import Descriptor, Manifest
+from proa.image.reference import Reference
+from proa.image.stream import CHUNK, Bounds, Source, write_all
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """A file that came in: where it is, and what it is."""
+
+    path: Path
+    digest: str
+    size: int
+
+    def document(self, what: str) -> bytes:
+        """Its content, when it is a small document."""
+        if self.size > manifest.MAXIMUM_DOCUMENT:
+            raise Corrupt(f"{what} of '{self.size}' bytes is too large")
+        return self.path.read_bytes()
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One image that is complete in the stage."""
+
+    image_id: str
+    manifest: Descriptor
+    size_bytes: int
+    names: tuple[str, ...]
+
+
+class Stage:
+    """A workspace of the store in which images are put together."""
+
+    def __init__(self, layout: Layout, directory: Path, bounds: Bounds = Bounds()) -> None:
+        self._layout = layout
+        self._directory = directory
+        self._bounds = bounds
+        self._blobs: dict[str, Path] = {}
+        self._layers: dict[str, Path] = {}
+        self._arrivals: list[Arrival] = []
+        self._count = 0
+
+    def _path(self) -> Path:
+        self._count += 1
+        return self._directory / str(self._count)
+
+    def spool(self, source: Source) -> Spooled:
+        """Write a stream to a file of the stage, hashed on the way and synced."""
+        path, size, digest = self._path(), 0, hashlib.sha256()
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            while data := source.read(CHUNK):
+                digest.update(data)
+                write_all(fd, data)
+                size += len(data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        return Spooled(path, f"sha256:{digest.hexdigest()}", size)
+
+    def keep(self, spooled: Spooled) -> None:
+        """This file is a blob of an image."""
+        self._blobs[spooled.digest] = spooled.path
+
+    def write(self, data: bytes) -> Spooled:
+        """Keep a document made here."""
+        spooled = self.spool(_Bytes(data))
+        self.keep(spooled)
+        return spooled
+
+    def image(
+        self, described: Descriptor, parts: Manifest, document: bytes, names: list[Reference]
+    ) -> Arrival:
+        """Check one image whose blobs are all kept, unpack its layers, and note it for commit."""
+        parsed = config.parse(document)
+        check_layers(parsed, parts)
+        for layer, diff_id in zip(parts.layers, parsed.diff_ids, strict=True):
+            self._unpack(layer, diff_id)
+        size = sum(self._size(diff_id) for diff_id in parsed.diff_ids)
+        arrival = Arrival(parts.config.digest, described, size, tuple(map(str, names)))
+        self._arrivals.append(arrival)
+        return arrival
+
+    def _unpack(self, layer: Descriptor, diff_id: str) -> None:
+        if diff_id in self._layers:
+            return
+        if self._layout.layer(diff_id).exists() and self._layout.blob(layer.digest).exists():
+            return  # this very blob was checked when it came in
+        made = self._path()
+        unpacked.unpack_blob(self._blobs[layer.digest], diff_id, made, self._bounds)
+        self._layers[diff_id] = made
+
+    def _size(self, diff_id: str) -> int:
+        made = self._layers.get(diff_id) or self._layout.layer(diff_id)
+        return unpacked.facts_at(made).size_bytes
+
+    def commit(self) -> list[Arrival]:
+        """Move everything to its place and name it; before this nothing is seen, after it all is."""
+        os.sync() if self._layers else None
+        with self._layout.lock():
+            for digest, path in self._blobs.items():
+                self._layout.move_in(path, self._layout.blob(digest))
+            for diff_id, made in self._layers.items():
+                self._layout.move_in(made, self._layout.layer(diff_id))
+            lines = self._layout.read_index()
+            for arrival in self._arrivals:
+                lines = with_names(lines, arrival)
+            self._layout.write_index(lines)
+        return self._arrivals
+
+
+def check_layers(parsed: ImageConfig, parts: Manifest) -> None:
+    """A configuration and a manifest must speak of equally many layers."""
+    if len(parsed.diff_ids) != len(parts.layers):
+        raise Corrupt(
+            f"the image has '{len(parts.layers)}' layers but its configuration names "
+            f"'{len(parsed.diff_ids)}'"
+        )
+
+
+def with_names(lines: list[Named], arrival: Arrival) -> list[Named]:
+    """The index with an image added: its names are taken from whoever had them.
+
+    An image that loses its last name stays, nameless; one that has a name has no nameless line.
+    """
+    new = [Named(arrival.manifest, name, arrival.size_bytes) for name in arrival.names]
+    digest = arrival.manifest.digest
+    losers = [line for line in lines if line.name and line.name in arrival.names]
+    kept = [line for line in lines if line not in losers]
+    for line in losers:
+        named = any(other.manifest.digest == line.manifest.digest for other in kept)
+        if line.manifest.digest != digest and not named:
+            kept.append(Named(line.manifest, "", line.size_bytes))
+    if new:
+        kept = [line for line in kept if line.name or line.manifest.digest != digest]
+    elif not any(line.manifest.digest == digest for line in kept):
+        new = [Named(arrival.manifest, "", arrival.size_bytes)]
+    return kept + new
+
+
+class _Bytes:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, size: int, /) -> bytes:
+        part, self._data = self._data[:size], self._data[size:]
+        return part

@@ -1,0 +1,227 @@
+"""Images: the one door to everything an engine keeps of images.
+
+An image's id is the digest of its configuration, as in Docker.  Everything is verified when it
+comes in, made aside, and named in one go; `layout.py` says how it lies on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from proa.errors import Conflict, Invalid, ProaError
+from proa.image import archive, changes, reference, rootfs, save, staging, tree, views
+from proa.image.catalog import Catalog, Image, normalised
+from proa.image.disk import Disks
+from proa.image.layout import Layout, Named
+from proa.image.rootfs import ImageRootfs
+from proa.image.staging import Arrival, Stage
+from proa.image.stream import Bounds, Source
+from proa.image.unpacked import Layers
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One image an archive brought, and the names it brought for it."""
+
+    image: Image
+    names: tuple[str, ...]
+
+
+def _nobody(image_id: str) -> Sequence[str]:
+    return ()
+
+
+class Images:
+    """The image store of one engine, below `root`; safe for threads and for other processes.
+
+    `in_use` gives the names of the instances that use an image id; the engine sets it.
+    """
+
+    def __init__(self, root: Path, in_use: Callable[[str], Sequence[str]] = _nobody) -> None:
+        with tree.reporting(f"open the image store '{root}'"):
+            self._layout = Layout(root)
+        self.in_use = in_use
+        self.bounds = Bounds()
+        self._catalog = Catalog(self._layout)
+        self._layers = Layers(self._layout)
+        self._disks = Disks(self._layout, self._layers)
+
+    # -- finding --------------------------------------------------------------------------------
+
+    def get(self, name: str) -> Image:
+        """The image of this name, id, digest or unique prefix of an id."""
+        return self._catalog.get(name)
+
+    def all(self) -> list[Image]:
+        """Every image, the newest first."""
+        images = self._catalog.snapshot().by_id.values()
+        return sorted(images, key=lambda image: image.created, reverse=True)
+
+    def list(self) -> list[dict[str, Any]]:
+        """Docker's `GET /images/json`."""
+        return [views.summary(image) for image in self.all()]
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Docker's `GET /images/NAME/json`."""
+        return views.details(self.get(name))
+
+    def history(self, name: str) -> list[dict[str, Any]]:
+        """Docker's `GET /images/NAME/history`, the newest step first."""
+        image = self.get(name)
+        self.prepare(image)
+        return views.history(image, [self._layers.facts(key).size_bytes for key in image.diff_ids])
+
+    def size(self, image: Image) -> int:
+        """Bytes of the files of all its layers."""
+        return image.size_bytes
+
+    # -- using ----------------------------------------------------------------------------------
+
+    def layers(self, image: Image) -> tuple[Path, ...]:
+        """The unpacked layers, topmost first, each once; unpacked now when they are not."""
+        blobs = zip(image.diff_ids, image.manifest.layers, strict=True)
+        roots = [self._layers.root(diff_id, blob.digest) for diff_id, blob in blobs]
+        return tuple(dict.fromkeys(reversed(roots))) or (self._layout.nothing,)
+
+    def prepare(self, image: Image) -> None:
+        """Unpack now, so that a later start need not."""
+        self.layers(image)
+
+    def disk(self, image: Image) -> Path:
+        """The merged layers as one read-only EROFS file, made now when it is not there."""
+        return self._disks.disk(image.id, self.layers(image))
+
+    def writable(self, image: Image, directory: Path) -> ImageRootfs:
+        """A writable layer for one instance over this image, seeded in `directory`."""
+        with tree.reporting(f"make the writable layer in '{directory}'"):
+            return rootfs.seed(image.id, self.layers(image), directory, lambda: self.disk(image))
+
+    # -- naming and removing --------------------------------------------------------------------
+
+    def tag(self, name: str, new: str) -> None:
+        """Give an image another name; whoever had that name loses it."""
+        image, wanted = self.get(name), reference.parse(new)
+        if wanted.digest:
+            raise Invalid(f"cannot tag an image with a digest: '{new}'")
+        with self._changing(f"tag image '{new}'") as lines:
+            line = next((line for line in lines if line.manifest.digest == image.manifest_digest))
+            arrival = Arrival(image.id, line.manifest, line.size_bytes, (str(wanted),))
+            lines[:] = staging.with_names(lines, arrival)
+
+    def remove(self, name: str, force: bool = False) -> list[tuple[str, str]]:
+        """Untag, and delete what has no name left; gives ("untagged"|"deleted", what) in order.
+
+        With `force` an image in use loses its names only: its data stays for its instances.
+        """
+        wanted = normalised(name)
+        snapshot = self._catalog.snapshot()
+        if wanted in snapshot.broken:
+            return self._remove_broken(wanted)
+        image = self.get(name)
+        going = (wanted,) if wanted in snapshot.by_name else image.references
+        if len(image.names) > 1 and wanted not in going and not force:
+            raise Conflict(
+                f"image '{image.id[7:19]}' has several names: '{', '.join(image.names)}'",
+                hint="remove it by name, or with --force",
+            )
+        last = len(going) >= len(image.references)
+        users = self.in_use(image.id) if last else ()
+        if users and not force:
+            raise Conflict(
+                f"image '{name}' is in use by instance '{users[0]}'", hint="remove that first"
+            )
+        return self._remove(image, going, delete=last and not users)
+
+    def _remove(
+        self, image: Image, going: Sequence[str], delete: bool
+    ) -> list[tuple[str, str]]:
+        with self._changing(f"remove image '{image.id[7:19]}'") as lines:
+            mine = [line for line in lines if self._id_of(line) == image.id]
+            left = [line for line in mine if not delete and line.name not in going]
+            if not delete and not left:
+                left = [replace(line, name="") for line in mine[:1]]
+            lines[:] = [line for line in lines if line not in mine] + left
+        result = [("untagged", reference.parse(item).familiar) for item in going]
+        if delete:
+            self.collect()
+            result.append(("deleted", image.id))
+        return result
+
+    def _remove_broken(self, wanted: str) -> list[tuple[str, str]]:
+        with self._changing(f"remove image '{wanted}'") as lines:
+            lines[:] = [line for line in lines if line.name != wanted]
+        self.collect()
+        return [("untagged", reference.parse(wanted).familiar)]
+
+    def _id_of(self, line: Named) -> str:
+        try:
+            return self._catalog.parse(line.manifest.digest)[0].config.digest
+        except ProaError:
+            return ""
+
+    def collect(self) -> None:
+        """Remove blobs, unpacked layers and disks that no image has."""
+        with tree.reporting("collect garbage"), self._layout.workspace() as work:
+            with self._layout.lock():
+                live = self._live(self._layout.read_index())
+                if live is not None:
+                    self._layout.move_dead(live, work)
+
+    def _live(self, lines: Sequence[Named]) -> set[str] | None:
+        """Hex digests of all that is needed; None when a damaged image makes that unknowable."""
+        live: set[str] = set()
+        for line in lines:
+            try:
+                parts, details = self._catalog.parse(line.manifest.digest)
+            except ProaError:
+                return None
+            digests = (line.manifest.digest, parts.config.digest, *details.diff_ids)
+            live.update(digest[7:] for digest in digests)
+            live.update(layer.digest[7:] for layer in parts.layers)
+        return live
+
+    def _changing(self, action: str) -> AbstractContextManager["list[Named]"]:  # noqa: UP037
+        return self._layout.changing(action, self._catalog.forget)
+
+    # -- archives -------------------------------------------------------------------------------
+
+    def load(self, file: Source) -> "list[Loaded]":  # noqa: UP037 - `list` is a method here
+        """Take in every image of a docker archive or an OCI layout, plain or compressed."""
+        return self._take_in(
+            "load the archive", lambda stage: archive.load(file, stage, self.bounds)
+        )
+
+    def import_(
+        self, file: Source, name: str = "", edits: Sequence[str] = (), message: str = ""
+    ) -> Image:
+        """Make an image of a root file system's tar; `edits` are Dockerfile lines (CMD, ENV...)."""
+        names = [reference.parse(name)] if name else []
+        edited = changes.apply({}, edits)
+        loaded = self._take_in(
+            "import the archive",
+            lambda stage: archive.import_(file, stage, self.bounds, names, (edited, message)),
+        )
+        return loaded[0].image
+
+    def _take_in(self, action: str, fill: Callable[[Stage], None]) -> "list[Loaded]":  # noqa: UP037
+        with tree.reporting(action), self._layout.workspace() as work:
+            stage = Stage(self._layout, work, self.bounds)
+            fill(stage)
+            arrivals = stage.commit()
+            self._catalog.forget()
+        return [
+            Loaded(
+                self.get(arrival.image_id),
+                tuple(reference.parse(name).familiar for name in arrival.names),
+            )
+            for arrival in arrivals
+        ]
+
+    def save(self, names: Sequence[str], file: BinaryIO) -> None:
+        """Write images as one tar that is a docker archive and an OCI layout alike."""
+        chosen = [(self.get(name), normalised(name)) for name in names]
+        save.write(self._layout, self._catalog, chosen, file)
