@@ -10,37 +10,28 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
-from itertools import count
 
 from proa.errors import HostError
+from proa.host import nlmsg
+from proa.host.nlmsg import attribute, attributes
 
-_ROUTE, NETFILTER = 0, 12  # netlink protocols
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _GETROUTE = 20, 26
-_ERROR, _DONE = 2, 3
-_REQUEST, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 1, 4, 0x300, 0x400, 0x200, 0x100
-_FLAG_CAPPED, _FLAG_TLVS = 0x100, 0x200  # of an acknowledgement
-_EXT_ACK, _CAP_ACK, _SOL_NETLINK = 11, 10, 270
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MASTER = 1, 3, 10
 _IFLA_LINKINFO, _IFLA_NET_NS_PID = 18, 19
-_INFO_KIND, _INFO_DATA = 1, 2
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER = 1
 _BR_FORWARD_DELAY, _BR_STP = 1, 5
+_BRPORT_HAIRPIN = 4
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _IFF_UP = 1
 
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x2, 0x1000, 0x4000
-
-NAME_MAX = 15  # bytes of an interface name
-
-_sequence = count(1)
 
 
 @dataclass(frozen=True)
@@ -64,30 +55,7 @@ class Route:
     interface: int
 
 
-# -- messages -------------------------------------------------------------------------------------
-
-
-def attribute(kind: int, data: bytes | str | int) -> bytes:
-    """One padded attribute; text gets its NUL, a number is 32 bits."""
-    if isinstance(data, str):
-        data = data.encode() + b"\0"
-    elif isinstance(data, int):
-        data = struct.pack("=I", data)
-    size = 4 + len(data)
-    return struct.pack("=HH", size, kind) + data + b"\0" * (-size % 4)
-
-
-def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes in `data` by number, nesting flags dropped."""
-    found: dict[int, bytes] = {}
-    offset = 0
-    while offset + 4 <= len(data):
-        size, kind = struct.unpack_from("=HH", data, offset)
-        if size < 4:
-            break
-        found[kind & 0x3FFF] = data[offset + 4 : offset + size]
-        offset += (size + 3) & ~3
-    return found
+# -- requests -------------------------------------------------------------------------------------
 
 
 def _link_header(*, index: int = 0, flags: int = 0, change: int = 0) -> bytes:
@@ -98,65 +66,20 @@ def _mac_bytes(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-@contextmanager
-def _socket(protocol: int = _ROUTE) -> Iterator[socket.socket]:
-    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-    with socket.socket(socket.AF_NETLINK, kind, protocol) as opened:
-        opened.bind((0, 0))
-        for option in (_EXT_ACK, _CAP_ACK):
-            opened.setsockopt(_SOL_NETLINK, option, 1)
-        yield opened
-
-
-def _send(opened: socket.socket, kind: int, flags: int, payload: bytes) -> int:
-    sequence = next(_sequence) & 0xFFFFFFFF
-    header = struct.pack("=IHHII", 16 + len(payload), kind, flags | _REQUEST, sequence, 0)
-    opened.send(header + payload)
-    return sequence
-
-
-def _messages(opened: socket.socket, sequence: int) -> Iterator[tuple[int, bytes]]:
-    """Answers to one request, until its acknowledgement or the dump's end."""
-    while True:
-        data = opened.recv(1 << 18)
-        offset = 0
-        while offset + 16 <= len(data):
-            size, kind, flags, number, _ = struct.unpack_from("=IHHII", data, offset)
-            body = data[offset + 16 : offset + size]
-            offset += (size + 3) & ~3
-            if number != sequence:
-                continue
-            if kind in (_ERROR, _DONE):
-                _check(body, flags)
-                return
-            yield kind, body
-
-
-def _check(body: bytes, flags: int) -> None:
-    code = struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
-    if code >= 0:
-        return
-    text = os.strerror(-code)
-    if flags & _FLAG_TLVS and flags & _FLAG_CAPPED:
-        said = attributes(body[20:]).get(1, b"").rstrip(b"\0").decode(errors="replace")
-        text = f"{text} ({said})" if said else text
-    raise OSError(-code, text)
-
-
 def _request(kind: int, flags: int, payload: bytes, what: str) -> None:
+    sequence = nlmsg.next_sequence()
+    request = nlmsg.message(kind, flags | nlmsg.ACK, sequence, payload)
     try:
-        with _socket() as opened:
-            for _ in _messages(opened, _send(opened, kind, flags | _ACK, payload)):
-                pass
+        nlmsg.exchange(nlmsg.ROUTE, request, sequence)
     except OSError as error:
         raise HostError(f"cannot {what}: {error.strerror}") from error
 
 
 def _dump(kind: int, payload: bytes, what: str) -> list[bytes]:
+    sequence = nlmsg.next_sequence()
+    request = nlmsg.message(kind, nlmsg.DUMP, sequence, payload)
     try:
-        with _socket() as opened:
-            sequence = _send(opened, kind, _DUMP, payload)
-            return [body for _, body in _messages(opened, sequence)]
+        return nlmsg.exchange(nlmsg.ROUTE, request, sequence)
     except OSError as error:
         raise HostError(f"cannot {what}: {error.strerror}") from error
 
@@ -209,7 +132,7 @@ def bridge_create(name: str, *, mac: str = "") -> None:
     if mac:  # a set address stays when ports come and go
         payload += attribute(_IFLA_ADDRESS, _mac_bytes(mac))
     payload += attribute(_IFLA_LINKINFO, info)
-    _request(_NEWLINK, _CREATE | _EXCL, payload, f"create bridge '{name}'")
+    _request(_NEWLINK, nlmsg.CREATE | nlmsg.EXCLUSIVE, payload, f"create bridge '{name}'")
 
 
 def veth_create(host_name: str, peer_name: str, pid: int, bridge: str, *, mac: str = "") -> None:
@@ -226,11 +149,23 @@ def veth_create(host_name: str, peer_name: str, pid: int, bridge: str, *, mac: s
     payload += attribute(_IFLA_LINKINFO, info)
     what = f"create interface '{host_name}'"
     try:
-        _request(_NEWLINK, _CREATE | _EXCL, payload, what)
+        _request(_NEWLINK, nlmsg.CREATE | nlmsg.EXCLUSIVE, payload, what)
     except HostError as error:
         if not (_is_errno(error, errno.EEXIST) and link_delete(host_name)):
             raise
-        _request(_NEWLINK, _CREATE | _EXCL, payload, what)
+        _request(_NEWLINK, nlmsg.CREATE | nlmsg.EXCLUSIVE, payload, what)
+    _hairpin(host_name)
+
+
+def _hairpin(name: str) -> None:
+    """Let a bridge port send back what came in by it: an instance reaching its own published port.
+
+    Needed where br_netfilter rewrites frames in the bridge.
+    """
+    data = attribute(_BRPORT_HAIRPIN, b"\1")
+    info = attribute(_INFO_SLAVE_KIND, "bridge") + attribute(_INFO_SLAVE_DATA, data)
+    payload = _link_header() + attribute(_IFLA_IFNAME, name) + attribute(_IFLA_LINKINFO, info)
+    _request(_NEWLINK, 0, payload, f"set up bridge port '{name}'")
 
 
 def _is_errno(error: HostError, number: int) -> bool:
@@ -255,6 +190,8 @@ def link_up(name: str, *, bridge: str = "") -> None:
     if bridge:
         payload += attribute(_IFLA_MASTER, index_of(bridge))
     _request(_NEWLINK, 0, payload, f"bring interface '{name}' up")
+    if bridge:
+        _hairpin(name)
 
 
 def tap_open(name: str, bridge: str, *, vnet_hdr: bool = True) -> int:
@@ -287,7 +224,7 @@ def address_add(name: str, address: str) -> None:
     for kind in (_IFA_LOCAL, _IFA_ADDRESS):
         payload += attribute(kind, parsed.packed)
     what = f"add address '{address}' to interface '{name}'"
-    _request(_NEWADDR, _CREATE | _REPLACE, payload, what)
+    _request(_NEWADDR, nlmsg.CREATE | nlmsg.REPLACE, payload, what)
 
 
 def route_list() -> list[Route]:

@@ -7,13 +7,14 @@ published on every address, `one_port` for those on one.
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from proa.errors import HostError, Unsupported
-from proa.host import process
+from proa.host import nftables, process
 from proa.network.ports import ANY, Mapping
 
 _RULES = """
@@ -70,22 +71,23 @@ class Firewall:
     def install(self, subnet: IPv4Network, mappings: Iterable[Mapping]) -> None:
         """Put the whole table in place of what was there, in one transaction."""
         rules = _RULES.format(table=self.table, bridge=self.bridge, subnet=subnet)
-        nft(rules + self._elements("add", mappings))
+        nft(rules + self._elements(mappings))
         self._admit()
 
     def add(self, mappings: Iterable[Mapping]) -> None:
         """Publish ports."""
-        nft(self._elements("add", mappings))
+        for row in mappings:
+            nftables.add_element(self.table, packed(row))
 
     def remove(self, mappings: Iterable[Mapping]) -> None:
-        """Take ports back; ones that are gone already are fine (each is added, then deleted)."""
-        rows = list(mappings)
-        nft(self._elements("add", rows) + self._elements("delete", rows))
+        """Take ports back; ones that are gone already are fine."""
+        for row in mappings:
+            nftables.delete_element(self.table, packed(row))
 
     def replace(self, mappings: Iterable[Mapping]) -> None:
         """Make these the only published ports."""
         flushed = "".join(f"flush map ip {self.table} {m}\n" for m in ("any_port", "one_port"))
-        nft(flushed + self._elements("add", mappings))
+        nft(flushed + self._elements(mappings))
 
     def delete(self) -> None:
         """Remove the table and what was added to the host's own rules; nothing there is fine."""
@@ -95,8 +97,8 @@ class Firewall:
                 with suppress(HostError):
                     process.run(["iptables", "-w", "-D", *rule])
 
-    def _elements(self, verb: str, mappings: Iterable[Mapping]) -> str:
-        return "".join(f"{verb} element ip {self.table} {element(row)}\n" for row in mappings)
+    def _elements(self, mappings: Iterable[Mapping]) -> str:
+        return "".join(f"add element ip {self.table} {element(row)}\n" for row in mappings)
 
     # -- the host's own rules -------------------------------------------------------------------
 
@@ -124,21 +126,33 @@ class Firewall:
         return [["FORWARD", way, self.bridge, "-j", "ACCEPT"] for way in ("-i", "-o")]
 
 
+_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 _OPEN = ["-P", "FORWARD", "ACCEPT"]
 
 
 def element(row: Mapping) -> str:
-    """A mapping as map name and element, as nft reads it (a delete ignores the value)."""
+    """A mapping as map name and element, in words for `nft`."""
     value = f"{row.address} . {row.port}"
     if row.host_address == ANY:
         return f"any_port {{ {row.protocol} . {row.host_port} : {value} }}"
     return f"one_port {{ {row.host_address} . {row.protocol} . {row.host_port} : {value} }}"
 
 
+def packed(row: Mapping) -> nftables.Element:
+    """The same in bytes for the kernel."""
+    key = _padded(bytes([_PROTOCOLS[row.protocol]])) + _padded(row.host_port.to_bytes(2, "big"))
+    value = IPv4Address(row.address).packed + _padded(row.port.to_bytes(2, "big"))
+    if row.host_address == ANY:
+        return nftables.Element("any_port", key, value)
+    return nftables.Element("one_port", IPv4Address(row.host_address).packed + key, value)
+
+
+def _padded(data: bytes) -> bytes:
+    return data.ljust(4, b"\0")
+
+
 def nft(script: str) -> None:
     """Run a script as one transaction."""
-    if not script:
-        return
     if not shutil.which("nft"):
         raise Unsupported("the program 'nft' is not installed", hint="install nftables")
     process.run(["nft", "-f", "-"], input=script)
