@@ -351,7 +351,7 @@ def _set_xattr(fd: int, name: bytes, value: bytes) -> None:
             return
         if error.errno in (errno.ENOSPC, errno.E2BIG, errno.ERANGE):
             raise Unsupported(
-                f"the attribute '{_show(name)}' of '{len(value)}' bytes does not fit the file system"
+                f"the attribute '{_show(name)}' of '{len(value)}' bytes is too large here"
             ) from error
         raise
 

@@ -30,7 +30,7 @@ from proa.image.stream import write_all
 _NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = "io.containerd.image.name"
 _SIZE = "io.proa.size"
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Layout:
             self._sweep()
             if not self.index.exists():
                 self.write_index([])
-                write_file(root / "oci-layout", _LAYOUT)
+                write_file(root / "oci-layout", LAYOUT)
 
     # -- locks and work in progress -------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from proa.image.config import ImageConfig
 from proa.image.layout import Layout, Named
 from proa.image.manifest import Descriptor, Manifest
 from proa.image.reference import Reference
-from proa.image.stream import CHUNK, Bounds, Source, write_all
+from proa.image.stream import CHUNK, STANDARD_BOUNDS, Bounds, Source, write_all
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Arrival:
 class Stage:
     """A workspace of the store in which images are put together."""
 
-    def __init__(self, layout: Layout, directory: Path, bounds: Bounds = Bounds()) -> None:
+    def __init__(self, layout: Layout, directory: Path, bounds: Bounds = STANDARD_BOUNDS) -> None:
         self._layout = layout
         self._directory = directory
         self._bounds = bounds
@@ -97,10 +97,13 @@ class Stage:
     def _unpack(self, layer: Descriptor, diff_id: str) -> None:
         if diff_id in self._layers:
             return
-        if self._layout.layer(diff_id).exists() and self._layout.blob(layer.digest).exists():
-            return  # this very blob was checked when it came in
+        blob = self._blobs[layer.digest]
+        if self._layout.layer(diff_id).exists():
+            if layer.digest != diff_id:
+                unpacked.verify(blob, diff_id, self._bounds)
+            return
         made = self._path()
-        unpacked.unpack_blob(self._blobs[layer.digest], diff_id, made, self._bounds)
+        unpacked.unpack_blob(blob, diff_id, made, self._bounds)
         self._layers[diff_id] = made
 
     def _size(self, diff_id: str) -> int:
@@ -108,8 +111,7 @@ class Stage:
         return unpacked.facts_at(made).size_bytes
 
     def commit(self) -> list[Arrival]:
-        """Move everything to its place and name it; before this nothing is seen, after it all is."""
-        os.sync() if self._layers else None
+        """Move everything to its place and name it; nothing is seen before that."""
         with self._layout.lock():
             for digest, path in self._blobs.items():
                 self._layout.move_in(path, self._layout.blob(digest))

@@ -19,8 +19,12 @@ from proa.image.disk import Disks
 from proa.image.layout import Layout, Named
 from proa.image.rootfs import ImageRootfs
 from proa.image.staging import Arrival, Stage
-from proa.image.stream import Bounds, Source
+from proa.image.stream import STANDARD_BOUNDS, Source
 from proa.image.unpacked import Layers
+
+Documents = list[dict[str, Any]]
+Lines = list[Named]
+Removed = list[tuple[str, str]]  # ("untagged" or "deleted", what)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Images:
         with tree.reporting(f"open the image store '{root}'"):
             self._layout = Layout(root)
         self.in_use = in_use
-        self.bounds = Bounds()
+        self.bounds = STANDARD_BOUNDS
         self._catalog = Catalog(self._layout)
         self._layers = Layers(self._layout)
         self._disks = Disks(self._layout, self._layers)
@@ -56,12 +60,12 @@ class Images:
         """The image of this name, id, digest or unique prefix of an id."""
         return self._catalog.get(name)
 
-    def all(self) -> list[Image]:
+    def all(self) -> tuple[Image, ...]:
         """Every image, the newest first."""
         images = self._catalog.snapshot().by_id.values()
-        return sorted(images, key=lambda image: image.created, reverse=True)
+        return tuple(sorted(images, key=lambda image: image.created, reverse=True))
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> Documents:
         """Docker's `GET /images/json`."""
         return [views.summary(image) for image in self.all()]
 
@@ -69,7 +73,7 @@ class Images:
         """Docker's `GET /images/NAME/json`."""
         return views.details(self.get(name))
 
-    def history(self, name: str) -> list[dict[str, Any]]:
+    def history(self, name: str) -> Documents:
         """Docker's `GET /images/NAME/history`, the newest step first."""
         image = self.get(name)
         self.prepare(image)
@@ -108,11 +112,11 @@ class Images:
         if wanted.digest:
             raise Invalid(f"cannot tag an image with a digest: '{new}'")
         with self._changing(f"tag image '{new}'") as lines:
-            line = next((line for line in lines if line.manifest.digest == image.manifest_digest))
+            line = next(line for line in lines if line.manifest.digest == image.manifest_digest)
             arrival = Arrival(image.id, line.manifest, line.size_bytes, (str(wanted),))
             lines[:] = staging.with_names(lines, arrival)
 
-    def remove(self, name: str, force: bool = False) -> list[tuple[str, str]]:
+    def remove(self, name: str, force: bool = False) -> Removed:
         """Untag, and delete what has no name left; gives ("untagged"|"deleted", what) in order.
 
         With `force` an image in use loses its names only: its data stays for its instances.
@@ -136,9 +140,7 @@ class Images:
             )
         return self._remove(image, going, delete=last and not users)
 
-    def _remove(
-        self, image: Image, going: Sequence[str], delete: bool
-    ) -> list[tuple[str, str]]:
+    def _remove(self, image: Image, going: Sequence[str], delete: bool) -> Removed:
         with self._changing(f"remove image '{image.id[7:19]}'") as lines:
             mine = [line for line in lines if self._id_of(line) == image.id]
             left = [line for line in mine if not delete and line.name not in going]
@@ -151,7 +153,7 @@ class Images:
             result.append(("deleted", image.id))
         return result
 
-    def _remove_broken(self, wanted: str) -> list[tuple[str, str]]:
+    def _remove_broken(self, wanted: str) -> Removed:
         with self._changing(f"remove image '{wanted}'") as lines:
             lines[:] = [line for line in lines if line.name != wanted]
         self.collect()
@@ -165,11 +167,11 @@ class Images:
 
     def collect(self) -> None:
         """Remove blobs, unpacked layers and disks that no image has."""
-        with tree.reporting("collect garbage"), self._layout.workspace() as work:
-            with self._layout.lock():
-                live = self._live(self._layout.read_index())
-                if live is not None:
-                    self._layout.move_dead(live, work)
+        layout = self._layout
+        with tree.reporting("collect garbage"), layout.workspace() as work, layout.lock():
+            live = self._live(layout.read_index())
+            if live is not None:
+                layout.move_dead(live, work)
 
     def _live(self, lines: Sequence[Named]) -> set[str] | None:
         """Hex digests of all that is needed; None when a damaged image makes that unknowable."""
@@ -184,12 +186,12 @@ class Images:
             live.update(layer.digest[7:] for layer in parts.layers)
         return live
 
-    def _changing(self, action: str) -> AbstractContextManager["list[Named]"]:  # noqa: UP037
+    def _changing(self, action: str) -> AbstractContextManager[Lines]:
         return self._layout.changing(action, self._catalog.forget)
 
     # -- archives -------------------------------------------------------------------------------
 
-    def load(self, file: Source) -> "list[Loaded]":  # noqa: UP037 - `list` is a method here
+    def load(self, file: Source) -> tuple[Loaded, ...]:
         """Take in every image of a docker archive or an OCI layout, plain or compressed."""
         return self._take_in(
             "load the archive", lambda stage: archive.load(file, stage, self.bounds)
@@ -207,21 +209,22 @@ class Images:
         )
         return loaded[0].image
 
-    def _take_in(self, action: str, fill: Callable[[Stage], None]) -> "list[Loaded]":  # noqa: UP037
+    def _take_in(self, action: str, fill: Callable[[Stage], None]) -> tuple[Loaded, ...]:
         with tree.reporting(action), self._layout.workspace() as work:
             stage = Stage(self._layout, work, self.bounds)
             fill(stage)
             arrivals = stage.commit()
             self._catalog.forget()
-        return [
+        return tuple(
             Loaded(
                 self.get(arrival.image_id),
                 tuple(reference.parse(name).familiar for name in arrival.names),
             )
             for arrival in arrivals
-        ]
+        )
 
     def save(self, names: Sequence[str], file: BinaryIO) -> None:
         """Write images as one tar that is a docker archive and an OCI layout alike."""
         chosen = [(self.get(name), normalised(name)) for name in names]
-        save.write(self._layout, self._catalog, chosen, file)
+        with tree.reporting("save images"):
+            save.write(self._layout, chosen, file)

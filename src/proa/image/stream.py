@@ -13,9 +13,10 @@ import shutil
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from proa.errors import Corrupt, HostError, Unsupported
@@ -58,6 +59,9 @@ class Bounds:
     ratio: int = 250
 
 
+STANDARD_BOUNDS = Bounds()
+
+
 class _Gzip:
     """zlib in the shape of `bz2.BZ2Decompressor`."""
 
@@ -84,7 +88,7 @@ def _xz() -> Decoder:
     return lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES)
 
 
-_DECODERS = (
+_DECODERS: tuple[tuple[bytes, str, Callable[[], Decoder]], ...] = (
     (b"\x1f\x8b", "gzip", _Gzip),
     (b"\xfd7zXZ\x00", "xz", _xz),
     (b"BZh", "bzip2", bz2.BZ2Decompressor),
@@ -109,7 +113,9 @@ class _Peeked:
 class _Decompressed:
     """Members of one compression, one after the other, as one stream."""
 
-    def __init__(self, source: Source, kind: str, make: type[_Gzip], bounds: Bounds) -> None:
+    def __init__(
+        self, source: Source, kind: str, make: Callable[[], Decoder], bounds: Bounds
+    ) -> None:
         self._source = source
         self._kind = kind
         self._make = make
@@ -162,19 +168,27 @@ class _Decompressed:
 
 
 @contextmanager
-def decompressed(source: Source, bounds: Bounds = Bounds()) -> Iterator[Source]:
+def decompressed(source: Source, bounds: Bounds = STANDARD_BOUNDS) -> Iterator[Source]:
     """The plain bytes of a stream that may be compressed: told by its first bytes, not its name."""
     head = _head(source)
     plain = _Peeked(head, source)
     for magic, kind, make in _DECODERS:
         if head.startswith(magic):
-            yield _Decompressed(plain, kind, make, bounds)  # type: ignore[arg-type]
+            yield _Decompressed(plain, kind, make, bounds)
             return
     if head.startswith(_ZSTD):
         with _zstd(plain, bounds) as unfolded:
             yield unfolded
         return
     yield plain
+
+
+def compression_of(path: Path) -> str:
+    """How a file is compressed, by its first bytes; empty for not at all."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    kinds = [(magic, kind) for magic, kind, _ in _DECODERS] + [(_ZSTD, "zstd")]
+    return next((kind for magic, kind in kinds if head.startswith(magic)), "")
 
 
 def _head(source: Source) -> bytes:
@@ -213,7 +227,8 @@ def _zstd(source: Source, bounds: Bounds) -> Iterator[Source]:
     if program is None:
         raise Unsupported("this image is compressed with zstd", hint="install the package 'zstd'")
     with tempfile.TemporaryFile() as packed:
-        shutil.copyfileobj(source, packed, CHUNK)
+        while data := source.read(CHUNK):
+            packed.write(data)
         limit = bounds.slack_bytes + bounds.ratio * packed.tell()
         packed.seek(0)
         command = [program, "--decompress", "--stdout", "--quiet", "--memory=256MB"]

@@ -21,7 +21,8 @@ MAXIMUM_SIZE = 1 << 62
 MAXIMUM_TIME_NS = (1 << 40) * 10**9
 _XATTR = b"SCHILY.xattr."
 
-FILE, HARDLINK, SYMLINK, CHARACTER, BLOCKDEV, DIRECTORY, FIFO = "file link symlink char block directory fifo".split()  # fmt: skip
+FILE, DIRECTORY, SYMLINK, HARDLINK = "file", "directory", "symlink", "link"
+CHARACTER, BLOCKDEV, FIFO = "char", "block", "fifo"
 _KINDS = {
     b"0": FILE, b"\0": FILE, b"7": FILE, b"S": FILE, b"1": HARDLINK, b"2": SYMLINK,
     b"3": CHARACTER, b"4": BLOCKDEV, b"5": DIRECTORY, b"6": FIFO,

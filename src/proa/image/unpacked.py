@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 from proa.errors import Corrupt
 from proa.image import layer, tree
 from proa.image.layer import Unpacked
 from proa.image.layout import Layout, write_file
-from proa.image.stream import Bounds, Hashed, decompressed
+from proa.image.stream import STANDARD_BOUNDS, Bounds, Hashed, decompressed
 
 _FACTS = "layer.json"
 _ROOT = "root"
 
 
-def unpack_blob(blob: Path, diff_id: str, made: Path, bounds: Bounds = Bounds()) -> None:
+def unpack_blob(blob: Path, diff_id: str, made: Path, bounds: Bounds = STANDARD_BOUNDS) -> None:
     """Unpack a layer's blob into the new directory `made`; its plain bytes must be `diff_id`."""
     root, trash = made / _ROOT, made / "trash"
     for directory in (made, root, trash):
@@ -28,12 +27,24 @@ def unpack_blob(blob: Path, diff_id: str, made: Path, bounds: Bounds = Bounds())
         hashed = Hashed(plain)
         facts = layer.unpack(hashed, root, trash)
         hashed.drain()
-    if hashed.digest != diff_id:
-        raise Corrupt(
-            f"layer '{blob.name[:12]}' has digest '{hashed.digest}' but '{diff_id}' was promised"
-        )
+    _check(hashed, diff_id)
     tree.remove(trash)
     write_file(made / _FACTS, json.dumps(vars(facts)).encode())
+
+
+def verify(blob: Path, diff_id: str, bounds: Bounds) -> None:
+    """Only check that a layer's blob is `diff_id` when unfolded."""
+    with blob.open("rb", buffering=0) as file, decompressed(file, bounds) as plain:
+        hashed = Hashed(plain)
+        hashed.drain()
+    _check(hashed, diff_id)
+
+
+def _check(hashed: Hashed, diff_id: str) -> None:
+    if hashed.digest != diff_id:
+        raise Corrupt(
+            f"layer '{diff_id[7:19]}' has digest '{hashed.digest}' but '{diff_id}' was promised"
+        )
 
 
 class Layers:
@@ -71,7 +82,6 @@ class Layers:
     def facts(self, diff_id: str) -> Unpacked:
         """What is known about an unpacked layer."""
         return facts_at(self._layout.layer(diff_id))
-
 
 
 def facts_at(directory: Path) -> Unpacked:

@@ -1,0 +1,1 @@
+"""Images: names, the store, layers, disks and archives."""

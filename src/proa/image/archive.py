@@ -1,0 +1,327 @@
+"""Images that come in as a file: `docker save` archives, OCI layouts, root file systems.
+
+The archive is read once, front to back; its files go to the stage under numbers, never under
+their own names.  Then whatever describes the images is looked up among them.
+"""
+
+from __future__ import annotations
+
+import platform
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from proa.errors import Corrupt, Invalid, Unsupported
+from proa.image import config, manifest, reference, tar
+from proa.image.manifest import Descriptor, Manifest
+from proa.image.reference import Reference
+from proa.image.staging import Spooled, Stage
+from proa.image.stream import Bounds, Source, compression_of, decompressed
+
+MAXIMUM_MEMBERS = 100_000
+_BLOBS = "blobs/sha256/"
+_NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+_ARCHITECTURES = {
+    "x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "ppc64le": "ppc64le",
+    "s390x": "s390x", "riscv64": "riscv64", "loongarch64": "loong64",
+}  # fmt: skip
+
+
+def architecture() -> str:
+    """This machine's, in the words of images."""
+    machine = platform.machine()
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def load(file: Source, stage: Stage, bounds: Bounds) -> None:
+    """Put every image of an archive on the stage."""
+    with decompressed(file, bounds) as plain:
+        members = Members(plain, stage)
+    for name, read in _FORMATS:
+        if members.find(name) is not None:
+            read(members, stage)
+            return
+    raise Corrupt(
+        "the archive holds no image: neither 'index.json' nor 'manifest.json' is in it",
+        hint="'import' takes the archive of a root file system",
+    )
+
+
+class Members:
+    """The files of an archive by their name in it."""
+
+    def __init__(self, source: Source, stage: Stage) -> None:
+        self._files: dict[str, Spooled] = {}
+        self._links: dict[str, str] = {}
+        reader = tar.Reader(source)
+        for count, entry in enumerate(reader):
+            if count >= MAXIMUM_MEMBERS:
+                raise Corrupt(f"the archive has more than '{MAXIMUM_MEMBERS}' files")
+            name = _plain(entry.name)
+            if entry.kind == tar.FILE and entry.segments is None:
+                self._files[name] = _promised(name, stage.spool(_Chunks(reader.chunks())))
+            elif entry.kind == tar.SYMLINK:
+                beside = posixpath.dirname(_as_text(entry.name))
+                self._links[name] = posixpath.normpath(f"/{beside}/{_as_text(entry.link)}")[1:]
+            elif entry.kind == tar.HARDLINK:
+                self._links[name] = _plain(entry.link)
+
+    def find(self, name: str) -> Spooled | None:
+        """The file of this name, through links inside the archive."""
+        name = posixpath.normpath(name)
+        for _ in range(8):
+            if name in self._files or name not in self._links:
+                break
+            name = self._links[name]
+        return self._files.get(name)
+
+    def file(self, name: object) -> Spooled:
+        """The file of this name, which must be there."""
+        found = self.find(name) if isinstance(name, str) else None
+        if found is None:
+            raise Corrupt(f"the archive lacks the file '{str(name)[:200]}'")
+        return found
+
+    def blob(self, wanted: Descriptor) -> Spooled:
+        """A blob by its digest and size."""
+        found = self.file(_BLOBS + reference.hexadecimal(wanted.digest))
+        if found.digest != wanted.digest or found.size != wanted.size:
+            raise Corrupt(
+                f"blob '{wanted.digest}' has '{found.size}' bytes but '{wanted.size}' were promised"
+            )
+        return found
+
+
+class _Chunks:
+    """Pieces as a source; a piece is never larger than what is asked for at a time."""
+
+    def __init__(self, chunks: Iterator[memoryview]) -> None:
+        self._chunks = chunks
+
+    def read(self, size: int, /) -> bytes:
+        return bytes(next(self._chunks, b""))
+
+
+def _as_text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _plain(name: bytes) -> str:
+    return posixpath.normpath(f"/{_as_text(name)}").lstrip("/")
+
+
+def _promised(name: str, found: Spooled) -> Spooled:
+    """A file that is named by its digest must have it."""
+    promised = name.removeprefix(_BLOBS)
+    if promised != name and found.digest != f"sha256:{promised}":
+        raise Corrupt(
+            f"layer '{promised[:12]}' has digest '{found.digest}' "
+            f"but 'sha256:{promised[:80]}' was promised"
+        )
+    return found
+
+
+# -- OCI layout ---------------------------------------------------------------------------------
+
+
+def _load_oci(members: Members, stage: Stage) -> None:
+    docker_names = _docker_names(members)
+    listed = manifest.parse_index(members.file("index.json").document("the index"))
+    grouped: dict[str, tuple[Descriptor, list[Reference]]] = {}
+    for item in filter(_is_image, listed):
+        chosen = _choose(item, members, depth=0)
+        names = grouped.setdefault(chosen.digest, (chosen, []))[1]
+        names += _names(item)
+    for chosen, names in grouped.values():
+        _stage_oci(chosen, names, docker_names, members, stage)
+
+
+def _stage_oci(
+    chosen: Descriptor, names: list[Reference], docker_names: dict[str, list[Reference]],
+    members: Members, stage: Stage,
+) -> None:  # fmt: skip
+    spooled = members.blob(chosen)
+    parts = manifest.parse_manifest(spooled.document("a manifest"))
+    configuration = members.blob(parts.config)
+    for item in (spooled, configuration, *map(members.blob, parts.layers)):
+        stage.keep(item)
+    document = configuration.document("an image's configuration")
+    names = list(dict.fromkeys([*names, *docker_names.get(parts.config.digest, [])]))
+    stage.image(chosen, parts, document, names)
+
+
+def _is_image(item: Descriptor) -> bool:
+    """Not a build's attestation, which lies among the images."""
+    is_note = "vnd.docker.reference.type" in item.annotations
+    return not is_note and item.platform.get("os") != "unknown"
+
+
+def _choose(item: Descriptor, members: Members, depth: int) -> Descriptor:
+    """The manifest for this machine, through indexes of platforms."""
+    if item.media_type not in manifest.INDEX_TYPES:
+        plain = item.media_type or manifest.OCI_MANIFEST
+        return Descriptor(plain, item.digest, item.size, platform=item.platform)
+    if depth > 3:
+        raise Corrupt("indexes are nested too deeply")
+    inner = manifest.parse_index(members.blob(item).document("an index"))
+    images = [image for image in inner if _is_image(image) and _is_here(image, members)]
+    fitting = [image for image in images if _fits(image)] or images[: len(images) == 1]
+    if not fitting:
+        raise Unsupported(f"the archive has no image for 'linux/{architecture()}'")
+    return _choose(fitting[0], members, depth + 1)
+
+
+def _is_here(item: Descriptor, members: Members) -> bool:
+    return members.find(_BLOBS + item.digest[7:]) is not None
+
+
+def _fits(item: Descriptor) -> bool:
+    wanted = {"os": "linux", "architecture": architecture()}
+    return all(item.platform.get(key, value) == value for key, value in wanted.items())
+
+
+def _names(item: Descriptor) -> list[Reference]:
+    """Names in annotations; a bare tag is no name."""
+    for key in _NAME_KEYS:
+        text = item.annotations.get(key, "")
+        if ":" in text or "/" in text:
+            return [_name(text)]
+    return []
+
+
+def _name(text: object) -> Reference:
+    if not isinstance(text, str):
+        raise Corrupt(f"the archive names an image '{str(text)[:100]}'")
+    try:
+        return reference.parse(text)
+    except Invalid as error:
+        raise Corrupt(f"the archive names an image '{text[:100]}'", hint=error.hint) from error
+
+
+# -- docker save --------------------------------------------------------------------------------
+
+
+def _docker_entries(members: Members) -> list[dict[str, Any]]:
+    document = manifest.decode(members.file("manifest.json").document("'manifest.json'"), "it")
+    if not isinstance(document, list) or not all(isinstance(item, dict) for item in document):
+        raise Corrupt("'manifest.json' is not a list of objects")
+    return document
+
+
+def _docker_names(members: Members) -> dict[str, list[Reference]]:
+    """Names by image id, when a layout is a docker archive as well."""
+    if members.find("manifest.json") is None:
+        return {}
+    return {
+        members.file(entry.get("Config")).digest: _tags(entry) for entry in _docker_entries(members)
+    }
+
+
+def _tags(entry: dict[str, Any]) -> list[Reference]:
+    tags = entry.get("RepoTags") or []
+    if not isinstance(tags, list):
+        raise Corrupt("the field 'RepoTags' of 'manifest.json' is not a list")
+    return [_name(tag) for tag in tags]
+
+
+def _load_docker(members: Members, stage: Stage) -> None:
+    for entry in _docker_entries(members):
+        configuration = members.file(entry.get("Config"))
+        stem = posixpath.basename(str(entry["Config"])).removesuffix(".json")
+        if reference.is_digest(f"sha256:{stem}") and configuration.digest[7:] != stem:
+            raise Corrupt(
+                f"the configuration has digest '{configuration.digest}' "
+                f"but 'sha256:{stem}' was promised"
+            )
+        layers = entry.get("Layers") or []
+        if not isinstance(layers, list):
+            raise Corrupt("the field 'Layers' of 'manifest.json' is not a list")
+        _stage_parts(configuration, [members.file(name) for name in layers], _tags(entry), stage)
+
+
+def _stage_parts(
+    configuration: Spooled, layers: Sequence[Spooled], names: list[Reference], stage: Stage
+) -> None:
+    """An image without a manifest gets one."""
+    document = configuration.document("an image's configuration")
+    stage.keep(configuration)
+    described = [_layer(item, stage) for item in layers]
+    if len(described) > manifest.MAXIMUM_LAYERS:
+        raise Corrupt(f"an image of '{len(described)}' layers has too many")
+    head = Descriptor(manifest.OCI_CONFIG, configuration.digest, configuration.size)
+    data = manifest.build(head, described)
+    written = stage.write(data)
+    whole = Descriptor(manifest.OCI_MANIFEST, written.digest, written.size)
+    stage.image(whole, Manifest(head, tuple(described)), document, names)
+
+
+def _layer(spooled: Spooled, stage: Stage) -> Descriptor:
+    """A layer's descriptor; what OCI has no name for is stored plain."""
+    kind = compression_of(spooled.path)
+    if kind in ("xz", "bzip2"):
+        with spooled.path.open("rb") as file, decompressed(file) as plain:
+            spooled, kind = stage.spool(plain), ""
+    stage.keep(spooled)
+    media_type = manifest.OCI_LAYER + (f"+{kind}" if kind else "")
+    return Descriptor(media_type, spooled.digest, spooled.size)
+
+
+# -- docker save before 1.10 --------------------------------------------------------------------
+
+
+def _load_legacy(members: Members, stage: Stage) -> None:
+    data = members.file("repositories").document("'repositories'")
+    for repository, tags in manifest.decode_object(data, "'repositories'").items():
+        for tag, top in manifest.strings(tags, f"the tags of '{repository}'").items():
+            chain = _legacy_chain(top, members)
+            layers = [members.file(f"{identity}/layer.tar") for identity, _ in chain]
+            document = _legacy_config([described for _, described in chain], layers)
+            configuration = stage.write(manifest.encode(document))
+            _stage_parts(configuration, layers, [_name(f"{repository}:{tag}")], stage)
+
+
+def _legacy_chain(top: str, members: Members) -> list[tuple[str, dict[str, Any]]]:
+    """The layers' own descriptions, lowest first."""
+    chain: dict[str, dict[str, Any]] = {}
+    identity: object = top
+    while identity:
+        if not isinstance(identity, str) or identity in chain or len(chain) > 500:
+            raise Corrupt(f"the layers below '{top[:12]}' do not end")
+        data = members.file(f"{identity}/json").document("a layer's description")
+        chain[identity] = manifest.decode_object(data, "a layer's description")
+        identity = chain[identity].get("parent")
+    return list(reversed(chain.items()))
+
+
+def _legacy_config(chain: Sequence[dict[str, Any]], layers: Sequence[Spooled]) -> dict[str, Any]:
+    kept = ("architecture", "os", "created", "author", "config")
+    document = {key: chain[-1][key] for key in kept if key in chain[-1]}
+    document["rootfs"] = {"type": "layers", "diff_ids": [layer.digest for layer in layers]}
+    document["history"] = [{"created": item.get("created") or config.NEVER} for item in chain]
+    return document
+
+
+_FORMATS: tuple[tuple[str, Callable[[Members, Stage], None]], ...] = (
+    ("index.json", _load_oci), ("manifest.json", _load_docker), ("repositories", _load_legacy),
+)  # fmt: skip
+
+
+# -- a root file system -------------------------------------------------------------------------
+
+
+def import_(
+    file: Source, stage: Stage, bounds: Bounds, names: list[Reference],
+    about: tuple[dict[str, Any], str],
+) -> None:  # fmt: skip
+    """Make an image of one layer; `about` is its configuration and a comment."""
+    with decompressed(file, bounds) as plain:
+        layer = stage.spool(plain)
+    if not layer.size:
+        raise Corrupt("the archive is empty")
+    created = config.now()
+    configuration = stage.write(manifest.encode({
+        "architecture": architecture(), "os": "linux", "created": created, "config": about[0],
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
+        "history": [{"created": created, "comment": about[1] or "imported from an archive"}],
+    }))  # fmt: skip
+    _stage_parts(configuration, [layer], names, stage)
