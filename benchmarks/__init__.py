@@ -1,0 +1,1 @@
+"""Side by side with docker, podman and runc; every sample kept."""
