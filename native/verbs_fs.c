@@ -80,18 +80,35 @@ static int mount_on(int target, const char *kind, const char *source, unsigned l
 	return result;
 }
 
+/* mount(2) refuses (EBUSY) to cover a file system by itself, as a guest's sysfs would; this does not. */
+static int mount_again(int target, const char *kind, const struct mount_attr *attributes)
+{
+	int tree = -1, fs = fsopen(kind, FSOPEN_CLOEXEC);
+	if (fs < 0)
+		return -1;
+	if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+		tree = fsmount(fs, FSMOUNT_CLOEXEC, (unsigned)attributes->attr_set);
+	close_with(fs, 0);
+	if (tree < 0)
+		return -1;
+	return close_with(tree, move_mount(tree, "", target, "", EMPTY_PATHS));
+}
+
 VERB(mount)
 {
 	(void)argc;
 	unsigned long flags = 0;
-	struct mount_attr unused = { 0 };
-	if (parse_flags(context, argv[3], &flags, &unused) < 0)
+	struct mount_attr attributes = { 0 };
+	if (parse_flags(context, argv[3], &flags, &attributes) < 0)
 		return -1;
 	context->failed = argv[2];
 	int target = path_target(argv[2], true);
 	if (target < 0)
 		return -1;
-	return close_with(target, mount_on(target, argv[0], argv[1], flags, argv[4]));
+	int result = mount_on(target, argv[0], argv[1], flags, argv[4]);
+	if (result < 0 && errno == EBUSY && *argv[4] == '\0')
+		result = mount_again(target, argv[0], &attributes);
+	return close_with(target, result);
 }
 
 /* A detached clone of what an open path shows, with everything mounted below. */

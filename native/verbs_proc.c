@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/close_range.h>
 #include <linux/magic.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -333,18 +333,6 @@ VERB(nonewprivs)
 
 /* ---- the program ------------------------------------------------------------------------------- */
 
-/* Signals and descriptors as a new program expects them. */
-static int prepare_program(unsigned close_flags)
-{
-	sigset_t none;
-	sigemptyset(&none);
-	for (int number = 1; number < NSIG; number++)
-		signal(number, SIG_DFL);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	setsid();
-	return (int)syscall(SYS_close_range, 3, ~0u, close_flags);
-}
-
 /* Tries every directory of PATH as execvp(3) does, but never a shell; errno says what went wrong. */
 static void search_path(const char *path, char **argv, char **environment)
 {
@@ -374,7 +362,7 @@ VERB(exec)
 	static char *nothing[] = { NULL };
 	char **environment = context->environment ? context->environment : nothing;
 	const char *path = environment_get(context, "PATH");
-	if (prepare_program(CLOSE_RANGE_CLOEXEC) < 0)
+	if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
 		return -1;
 	if (argv[0][0] == '\0')
 		return verb_fail(context, argv[0], ENOENT);
@@ -388,7 +376,7 @@ VERB(exec)
 VERB(builtin)
 {
 	(void)context;
-	if (settle_capabilities() < 0 || prepare_program(0) < 0)
+	if (settle_capabilities() < 0 || close_range(3, ~0u, 0) < 0)
 		return -1;
 	_exit(builtin_run(argc, argv));
 }
