@@ -1,0 +1,25 @@
+/* One program: the monitor on a host, init in a vm's guest. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "proa.h"
+
+static int print_verbs(void)
+{
+	for (size_t i = 0; i < verb_count; i++)
+		printf("%s %d %d\n", verbs[i].name, verbs[i].minimum, verbs[i].maximum);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && strcmp(argv[1], "monitor") == 0)
+		return monitor_main(argc - 2, argv + 2);
+	if (argc == 2 && strcmp(argv[1], "verbs") == 0)
+		return print_verbs();
+	if (getpid() == 1)
+		return init_main();
+	fputs("usage: proa-native monitor OPTION... | verbs\n", stderr);
+	return 2;
+}

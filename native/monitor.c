@@ -1,0 +1,554 @@
+/* The monitor: holds one instance while engines come and go.  Requests of engines go to its own agent
+ * core or to the guest's; events come back, are recorded and told to every engine. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "monitor.h"
+
+#define FIRST_ENGINE_MS 10000   /* nobody connected: whoever made us is gone */
+#define LINGER_MS 60000         /* without any client taking a byte, after the end */
+#define KILLED_LINGER_MS 1000
+#define KEPT_MAX 16
+#define HELLO_MAX 256
+#define EXITS_KEPT 256          /* of execs that ended while no engine was there */
+
+struct engine {
+	struct channel channel;
+	struct engine *next;
+};
+
+struct descriptors {
+	int fds[KEPT_MAX];
+	int count;
+};
+
+static struct {
+	struct agent agent;
+	struct channel guest;           /* watch.fd -1: a container */
+	struct watch listener;
+	struct engine *engines;
+	struct descriptors keep, hold;
+	bool has_guest;
+	bool met;                       /* an engine has connected */
+	bool launched;                  /* the main process was, or is being */
+	bool ended;                     /* the main process is over: flush and go */
+	bool killed;
+	const char *reason;             /* why the vm died */
+} monitor;
+
+/* ---- towards engines ---------------------------------------------------------------------------------- */
+
+static void tell(struct engine *engine, const struct frame *frame, const void *payload)
+{
+	if (engine)
+		channel_send(&engine->channel, frame, payload);
+}
+
+static void tell_all(const struct frame *frame, const void *payload)
+{
+	for (struct engine *engine = monitor.engines; engine; engine = engine->next)
+		tell(engine, frame, payload);
+}
+
+static void done(struct engine *engine, const struct frame *request)
+{
+	tell(engine, &(struct frame){ .type = F_DONE, .argument = request->type, .id = request->id }, NULL);
+}
+
+static void failed(struct engine *engine, const struct frame *request, int error, const char *verb)
+{
+	char payload[8 + 17 + 1] = { 0 };
+	uint32_t number = (uint32_t)error;
+	memcpy(payload + 4, &number, sizeof number);
+	int length = snprintf(payload + 8, sizeof payload - 9, "%s", verb);
+	struct frame frame = {
+		.length = (uint32_t)(8 + length + 2), .type = F_FAILED, .argument = request->type, .id = request->id,
+	};
+	tell(engine, &frame, payload);
+}
+
+/* ---- the end ---------------------------------------------------------------------------------------------- */
+
+static void end(void)
+{
+	monitor.ended = true;
+	agent_kill(&monitor.agent);
+	for (int i = 0; i < monitor.hold.count; i++)
+		close(monitor.hold.fds[i]);
+	monitor.hold.count = 0;
+}
+
+static void tell_exit(struct stream *stream, bool oom)
+{
+	struct frame frame = {
+		.length = sizeof stream->exit, .type = F_EXIT, .flags = oom ? EXIT_OOM : 0, .id = stream->id,
+	};
+	static int kept;
+	stream->reported = monitor.engines || kept >= EXITS_KEPT;
+	kept += !stream->reported;
+	stream_ended(stream);
+	tell_all(&frame, &stream->exit);
+}
+
+/* A process is over; with the main process everything is. */
+static void exited(struct stream *stream, const struct exit_report *report, bool oom, const char *error)
+{
+	stream->exit = *report;
+	if (stream->id == MAIN && monitor.launched && !monitor.ended) {
+		record_exit(report, oom, error);
+		end();
+	}
+	tell_exit(stream, oom);
+	stream_release(stream);
+}
+
+/* The guest's processes end with their machine. */
+static void guest_died(const struct exit_report *hull)
+{
+	struct exit_report report = { 137, SIGKILL, hull->finished_ns };
+	struct stream *next;
+	for (struct stream *stream = stream_first(); stream; stream = next) {
+		next = stream->next;
+		if (!stream->local && stream->id > MAIN && stream->state == STREAM_RUNNING)
+			exited(stream, &report, false, "");
+	}
+	struct stream *main_stream = stream_find(MAIN);
+	if (main_stream && monitor.launched && !monitor.ended)
+		exited(main_stream, &report, false, monitor.killed ? "" : monitor.reason);
+}
+
+static void hull_exited(struct stream *stream, const struct exit_report *report)
+{
+	while (monitor.guest.watch.fd >= 0 && channel_read(&monitor.guest))
+		;       /* its last words */
+	guest_died(report);
+	stream->exit = *report;
+	tell_exit(stream, false);
+}
+
+/* The guest broke the protocol, or its channel is gone. */
+static void guest_lost(struct channel *channel)
+{
+	struct stream *hull = stream_find(HULL);
+	channel_close(channel);
+	agent_kill(&monitor.agent);
+	if (!hull || hull->state != STREAM_RUNNING) {
+		struct exit_report report = { 0 };
+		guest_died(&report);
+	}
+}
+
+static void hostile(void)
+{
+	monitor.reason = "the virtual machine broke the protocol";
+	guest_lost(&monitor.guest);
+}
+
+/* ---- events of processes, from the own core or the guest ---------------------------------------------------- */
+
+static void on_placed(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	memcpy(&stream->pid, payload, sizeof stream->pid);
+	stream->state = STREAM_WAITING;
+	tell(stream->asker, frame, payload);
+}
+
+static void on_started(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	memcpy(&stream->pid, payload, sizeof stream->pid);
+	stream->asked = false;
+	tell(stream->asker, frame, payload);
+	stream_started(stream);
+}
+
+static void on_failed(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	tell(stream->asker, frame, payload);
+	if (frame->argument == F_SETUP || stream->state == STREAM_RUNNING)
+		return;
+	stream->asked = false;
+	stream->state = STREAM_NEW;
+	stream_abandon(stream);
+	if (stream->id == MAIN)
+		monitor.launched = false;
+	if (!monitor.launched && !monitor.engines)
+		end();
+	stream_release(stream);
+}
+
+static void on_output(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	if (stream->id == HULL)
+		record_hull(payload, frame->length);
+	if (!stream_output(stream, frame->flags, payload, frame->length))
+		hostile();
+}
+
+static void on_exit_report(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	struct exit_report report;
+	memcpy(&report, payload, sizeof report);
+	if (stream->id == HULL && stream->local)
+		hull_exited(stream, &report);
+	else
+		exited(stream, &report, frame->flags & EXIT_OOM, "");
+}
+
+static void on_credit(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	uint32_t bytes;
+	(void)frame;
+	memcpy(&bytes, payload, sizeof bytes);
+	stream_credit(stream, bytes);
+}
+
+static void on_done(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	tell(stream->asker, frame, payload);
+}
+
+/* What an event must look like to be believed. */
+struct event {
+	void (*handle)(struct stream *stream, const struct frame *frame, const char *payload);
+	uint32_t minimum, maximum;      /* payload */
+	bool running;                   /* only a running process sends it */
+};
+
+static const struct event events[] = {
+	[F_DONE - F_DONE] = { on_done, 0, 0, false },
+	[F_PLACED - F_DONE] = { on_placed, 4, 4, false },
+	[F_STARTED - F_DONE] = { on_started, 4, 4, false },
+	[F_FAILED - F_DONE] = { on_failed, 10, 8 + sizeof(struct failure), false },
+	[F_OUTPUT - F_DONE] = { on_output, 1, CHUNK_MAX, true },
+	[F_EXIT - F_DONE] = { on_exit_report, sizeof(struct exit_report), sizeof(struct exit_report), false },
+};
+static const struct event credit_event = { on_credit, 4, 4, true };
+
+static const struct event *find_event(uint8_t type)
+{
+	if (type == F_CREDIT)
+		return &credit_event;
+	if (type < F_DONE || type - F_DONE >= (int)(sizeof events / sizeof *events))
+		return NULL;
+	return events[type - F_DONE].handle ? &events[type - F_DONE] : NULL;
+}
+
+/* The own core is believed. */
+static void own_event(struct agent *agent, const struct frame *frame, const void *payload)
+{
+	(void)agent;
+	struct stream *stream = stream_find(frame->id);
+	const struct event *event = find_event(frame->type);
+	if (stream && event)
+		event->handle(stream, frame, payload);
+}
+
+static bool believable(const struct event *event, const struct stream *stream, const struct frame *frame)
+{
+	if (frame->length < event->minimum || frame->length > event->maximum)
+		return false;
+	if (frame->id == HULL || stream->local)
+		return frame->type == F_DONE || (frame->type == F_FAILED && frame->argument == F_SETUP);
+	if (frame->type == F_EXIT)
+		return stream->state == STREAM_RUNNING || stream->state == STREAM_WAITING;
+	if (frame->type == F_PLACED || frame->type == F_STARTED)
+		return stream->asked;
+	return !event->running || stream->state == STREAM_RUNNING;
+}
+
+static void guest_event(struct channel *channel, const struct frame *frame, char *payload, int *fds, int fd_count)
+{
+	(void)channel, (void)fds, (void)fd_count;
+	if (frame->type == F_HELLO && frame->length <= HELLO_MAX) {
+		tell_all(&(struct frame){ .length = frame->length, .type = F_HELLO }, payload);
+		return;
+	}
+	struct stream *stream = stream_find(frame->id);
+	const struct event *event = find_event(frame->type);
+	if (stream && event && believable(event, stream, frame))
+		event->handle(stream, frame, payload);
+}
+
+/* ---- requests of engines ------------------------------------------------------------------------------------- */
+
+static void forward(bool local, const struct frame *frame, char *payload, const int *fds, int fd_count)
+{
+	struct frame plain = *frame;
+	plain.flags &= (uint8_t)~FRAME_LOCAL;
+	if (local)
+		agent_request(&monitor.agent, &plain, payload, fds, fd_count);
+	else
+		channel_send(&monitor.guest, &plain, payload);
+}
+
+void stream_request(struct stream *stream, uint8_t type, uint16_t argument, const void *bytes, uint32_t length)
+{
+	struct frame frame = { .length = length, .type = type, .argument = argument, .id = stream->id };
+	forward(stream->local, &frame, (char *)(uintptr_t)bytes, NULL, 0);
+}
+
+static void attach(struct engine *engine, const struct frame *frame, char *payload, int *fds, int fd_count)
+{
+	struct stream *stream = stream_open(frame->id);
+	if (fd_count != 1 || !stream || !stream_attach(stream, fds[0], frame->flags, payload, frame->length)) {
+		failed(engine, frame, EINVAL, "attach");
+		return;
+	}
+	fds[0] = -1;
+	done(engine, frame);
+	stream_release(stream);
+}
+
+static void state(struct engine *engine, const struct frame *request)
+{
+	struct stream *next;
+	for (struct stream *stream = stream_first(); stream; stream = next) {
+		struct {
+			uint32_t pid;
+			uint32_t code, signal;
+			uint32_t finished[2];
+		} status = { .pid = stream->pid, .code = stream->exit.code, .signal = stream->exit.signal };
+		struct frame frame = {
+			.length = sizeof status, .type = F_STATUS, .argument = (uint16_t)stream->state, .id = stream->id,
+		};
+		next = stream->next;
+		memcpy(status.finished, &stream->exit.finished_ns, sizeof status.finished);
+		if (stream->state == STREAM_NEW)
+			continue;
+		tell(engine, &frame, &status);
+		stream->reported = true;
+		stream_release(stream);
+	}
+	done(engine, request);
+}
+
+static void give_kept(struct engine *engine, const struct frame *request)
+{
+	struct frame answer_frame = { .type = F_DONE, .argument = request->type, .id = request->id };
+	if (request->argument < monitor.keep.count)
+		channel_send_fd(&engine->channel, &answer_frame, monitor.keep.fds[request->argument]);
+	else
+		failed(engine, request, EBADF, "keep");
+}
+
+static void kill_everything(void)
+{
+	struct timespec now;
+	monitor.killed = true;
+	if (monitor.launched && !monitor.ended && monitor.has_guest) {
+		clock_gettime(CLOCK_REALTIME, &now);
+		guest_died(&(struct exit_report){
+			.finished_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec });
+	}
+	if (monitor.launched && !monitor.has_guest)
+		agent_kill(&monitor.agent);     /* its EXIT ends us */
+	else
+		end();
+}
+
+/* A request with an answer: whoever asked last is told. */
+static void ask(struct engine *engine, const struct frame *frame, char *payload, int *fds, int fd_count)
+{
+	struct stream *stream = stream_open(frame->id);
+	bool local = !monitor.has_guest || (frame->flags & FRAME_LOCAL);
+	if (!stream || monitor.ended || (!local && monitor.guest.watch.fd < 0)) {
+		failed(engine, frame, ESHUTDOWN, "monitor");
+		return;
+	}
+	stream->asker = engine;
+	if (frame->type != F_SETUP) {
+		bool first = stream->state == STREAM_NEW && !stream->asked;
+		stream->asked = true;
+		stream->local = first ? local : stream->local;
+		stream->logged = frame->type == F_LAUNCH ? (frame->flags & LAUNCH_LOG) != 0 : stream->logged;
+	}
+	if (frame->type == F_LAUNCH && frame->id == MAIN)
+		monitor.launched = true;
+	forward(local, frame, payload, fds, fd_count);
+}
+
+static void engine_request(struct channel *channel, const struct frame *frame, char *payload, int *fds, int fd_count)
+{
+	struct engine *engine = OWNER(channel, struct engine, channel);
+	struct stream *stream = stream_find(frame->id);
+	switch (frame->type) {
+	case F_SETUP: case F_PLACE: case F_LAUNCH: case F_EXEC:
+		ask(engine, frame, payload, fds, fd_count);
+		break;
+	case F_SIGNAL: case F_RESIZE: case F_CLOSE_STDIN:
+		if (stream)
+			forward(stream->local, frame, payload, NULL, 0);
+		break;
+	case F_ATTACH:
+		attach(engine, frame, payload, fds, fd_count);
+		break;
+	case F_STATE:
+		state(engine, frame);
+		break;
+	case F_GET_FD:
+		give_kept(engine, frame);
+		break;
+	case F_KILL:
+		kill_everything();
+		break;
+	case F_QUIT:
+		if (!monitor.launched)
+			end();
+		break;
+	default:
+		break;
+	}
+}
+
+/* ---- connections ------------------------------------------------------------------------------------------------ */
+
+static void engine_lost(struct channel *channel)
+{
+	struct engine *engine = OWNER(channel, struct engine, channel);
+	struct engine **link = &monitor.engines;
+	while (*link != engine)
+		link = &(*link)->next;
+	*link = engine->next;
+	for (struct stream *stream = stream_first(); stream; stream = stream->next)
+		if (stream->asker == engine)
+			stream->asker = NULL;
+	channel_close(channel);
+	free(engine);
+	if (!monitor.engines && !monitor.launched)
+		end();
+}
+
+static void listener_ready(struct watch *watch, uint32_t event)
+{
+	(void)event;
+	int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0)
+		return;
+	struct engine *engine = calloc(1, sizeof *engine);
+	if (!engine) {
+		close(fd);
+		return;
+	}
+	engine->channel.limit = PLAN_MAX + 64;
+	engine->channel.received = engine_request;
+	engine->channel.lost = engine_lost;
+	engine->next = monitor.engines;
+	monitor.engines = engine;
+	monitor.met = true;
+	channel_open(&engine->channel, fd);
+}
+
+/* ---- start and loop ----------------------------------------------------------------------------------------------- */
+
+static bool engines_told(void)
+{
+	for (struct engine *engine = monitor.engines; engine; engine = engine->next)
+		if (queue_length(&engine->channel.queue) > 0)
+			return false;
+	return true;
+}
+
+static void serve(void)
+{
+	for (;;) {
+		bool gone = !monitor.agent.processes;
+		if (monitor.ended && gone && engines_told() && (monitor.killed || streams_flushed()))
+			return;
+		int timeout = monitor.met || monitor.launched ? -1 : FIRST_ENGINE_MS;
+		if (monitor.ended && gone)
+			timeout = monitor.killed ? KILLED_LINGER_MS : LINGER_MS;
+		if (!loop_wait(timeout) && timeout >= 0)
+			return;
+	}
+}
+
+static int parse_number(const char *text)
+{
+	char *rest;
+	long number = strtol(text, &rest, 10);
+	return *text && !*rest && number > 2 && fcntl((int)number, F_SETFD, FD_CLOEXEC) == 0 ? (int)number : -1;
+}
+
+static bool add(struct descriptors *descriptors, int fd)
+{
+	if (descriptors->count == KEPT_MAX)
+		return false;
+	descriptors->fds[descriptors->count++] = fd;
+	return true;
+}
+
+static bool parse(int argc, char **argv, int *directory)
+{
+	monitor.listener.fd = *directory = monitor.guest.watch.fd = -1;
+	for (int i = 0; i + 1 < argc; i += 2) {
+		int fd = parse_number(argv[i + 1]);
+		bool fine = fd >= 0;
+		if (strcmp(argv[i], "--listen") == 0)
+			monitor.listener.fd = fd;
+		else if (strcmp(argv[i], "--directory") == 0)
+			*directory = fd;
+		else if (strcmp(argv[i], "--channel") == 0)
+			monitor.guest.watch.fd = fd;
+		else if (strcmp(argv[i], "--keep") == 0)
+			fine = fine && add(&monitor.keep, fd);
+		else if (strcmp(argv[i], "--hold") == 0)
+			fine = fine && add(&monitor.hold, fd);
+		else
+			fine = false;
+		if (!fine)
+			return false;
+	}
+	return argc % 2 == 0 && monitor.listener.fd >= 0 && *directory >= 0;
+}
+
+/* Out of the engine's session, terminal and directory. */
+static void leave(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int i = 0; i < 3; i++)
+		dup2(null, i);
+	if (null > 2)
+		close(null);
+	setsid();
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGQUIT, SIG_IGN);
+	if (chdir("/") < 0)
+		abort();
+}
+
+int monitor_main(int argc, char **argv)
+{
+	int directory;
+	if (!parse(argc, argv, &directory)) {
+		fputs("usage: proa-native monitor --listen FD --directory FD [--channel FD] [--keep FD]... [--hold FD]...\n",
+		      stderr);
+		return 2;
+	}
+	leave();
+	loop_open();
+	agent_init(&monitor.agent, own_event, false);
+	record_open(directory);
+	monitor.reason = "the virtual machine ended before its process reported";
+	monitor.has_guest = monitor.guest.watch.fd >= 0;
+	if (monitor.has_guest) {
+		monitor.guest.limit = FRAME_GUEST_MAX;
+		monitor.guest.received = guest_event;
+		monitor.guest.lost = guest_lost;
+		channel_open(&monitor.guest, monitor.guest.watch.fd);
+	}
+	fcntl(monitor.listener.fd, F_SETFL, O_NONBLOCK);
+	monitor.listener.ready = listener_ready;
+	watch_set(&monitor.listener, EPOLLIN);
+	serve();
+	record_drop();
+	return 0;
+}
