@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-Node = tuple[str, str, list[Any], list[Any]]  # kind, words, body, else-body
+    Node = tuple[str, str, list["Node"], list["Node"]]  # kind, words, body, else-body
+
 _ESCAPES = (("\\t", "\t"), ("\\n", "\n"))
 
 

@@ -12,7 +12,7 @@ import os
 from _socket import AF_UNIX, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_STREAM, socket
 
 from proa.client import fastjson, faults
-from proa.errors import EngineUnavailable, ProaError
+from proa.errors import EngineUnavailable, Invalid, ProaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,22 @@ def target(path: str, query: dict[str, object] | None = None) -> str:
             value = fastjson.dumps(value)
         pairs.append(f"{key}={quote(str(value))}")
     return f"{path}?{'&'.join(pairs)}" if pairs else path
+
+
+def instance_path(reference: str, rest: str = "") -> str:
+    """The path of an instance: its name or id is one component, whatever the user typed."""
+    return f"/containers/{_component(reference)}{rest}"
+
+
+def image_path(reference: str, rest: str = "") -> str:
+    """The path of an image; slashes belong to its name."""
+    return f"/images/{quote(reference)}{rest}"
+
+
+def _component(reference: str) -> str:
+    if not reference.strip("/."):
+        raise Invalid(f"'{reference}' is not a name")
+    return quote(reference.removeprefix("/")).replace("/", "%2F")
 
 
 class Answer:

@@ -1,0 +1,259 @@
+"""What concerns images."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from proa.cli import filters, format, session
+from proa.cli.each import each
+from proa.cli.format import Column
+from proa.cli.options import Command, Option, Values
+from proa.client.connection import Answer, Upload, image_path, target
+from proa.errors import Invalid, NotFound, ProaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
+
+_PIECE_BYTES = 256 * 1024
+_COLUMNS = (
+    Column("REPOSITORY", "Repository"), Column("TAG", "Tag"), Column("IMAGE ID", "ID"),
+    Column("CREATED", "CreatedSince"), Column("SIZE", "Size"),
+)  # fmt: skip
+_DIGEST = Column("DIGEST", "Digest")
+_HISTORY_COLUMNS = (
+    Column("IMAGE", "ID"), Column("CREATED", "CreatedSince"), Column("CREATED BY", "CreatedBy"),
+    Column("SIZE", "Size"), Column("COMMENT", "Comment"),
+)  # fmt: skip
+_FORMAT = Option("--format", "text", "FORMAT", "table, json, or a template like {{.ID}}")
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Repository and tag; a colon before a slash belongs to a port."""
+    repository, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        return name, "latest"
+    return repository, tag
+
+
+def images(values: Values, arguments: list[str]) -> int:
+    """List images."""
+    chosen = filters.parse(values.filter) or {}
+    if arguments:
+        chosen["reference"] = [arguments[0]]
+    items = session.get("/images/json", all=values.all or None, filters=chosen or None)
+    if values.quiet and not values.format:
+        ids = (i["Id"] if values.no_trunc else format.short_id(i["Id"]) for i in items)
+        sys.stdout.write("".join(f"{identity}\n" for identity in dict.fromkeys(ids)))
+        return 0
+    rows = [row for item in items for row in _image_rows(item, values.no_trunc)]
+    columns = (*_COLUMNS[:2], _DIGEST, *_COLUMNS[2:]) if values.digests else _COLUMNS
+    sys.stdout.write(format.listing(rows, columns, values.format))
+    return 0
+
+
+def _image_rows(item: dict[str, Any], full: bool) -> list[format.Row]:
+    """One row per name; one of nothing but `<none>` for an image without."""
+    names = [name for name in item.get("RepoTags") or [] if name != "<none>:<none>"]
+    digests = dict(d.split("@", 1) for d in item.get("RepoDigests") or [] if "@" in d)
+    rows = []
+    for name in names or ["<none>:<none>"]:
+        repository, tag = split_name(name)
+        rows.append(
+            {
+                "Repository": repository,
+                "Tag": tag,
+                "Digest": digests.get(repository, "<none>"),
+                "ID": item["Id"] if full else format.short_id(item["Id"]),
+                "CreatedAt": format.when(item["Created"]),
+                "CreatedSince": format.ago(item["Created"]) if item["Created"] > 0 else "N/A",
+                "Size": format.decimal_size(item.get("Size") or 0),
+            }
+        )
+    return rows
+
+
+def load(values: Values, arguments: list[str]) -> int:
+    """Load images from an archive."""
+    with _opened(values.input) as source:
+        if values.input is None and source.isatty():
+            raise Invalid("standard input is a terminal", hint="use -i FILE, or redirect")
+        url = target("/images/load", {"quiet": values.quiet})
+        answer = session.connect().upload("POST", url, lambda to: _pour(source, to))
+        _show_progress(answer)
+    return 0
+
+
+def import_(values: Values, arguments: list[str]) -> int:
+    """Make an image of a file system's tar."""
+    name, *rest = arguments
+    repository, tag = split_name(rest[0]) if rest else ("", "")
+    query: dict[str, object] = {
+        "fromSrc": "-",
+        "repo": repository or None,
+        "tag": tag or None,
+        "message": values.message,
+    }
+    changes = "".join(f"&{target('', {'changes': c})[1:]}" for c in values.change)
+    with _opened(None if name == "-" else name) as source:
+        url = target("/images/create", query) + changes
+        answer = session.connect().upload("POST", url, lambda to: _pour(source, to))
+        _show_progress(answer)
+    return 0
+
+
+def _opened(path: str | None) -> BinaryIO:
+    return open(path, "rb") if path else sys.stdin.buffer
+
+
+def _pour(source: BinaryIO, to: Upload) -> None:
+    while data := source.read(_PIECE_BYTES):
+        to.write(data)
+
+
+def _show_progress(answer: Answer) -> None:
+    """Print a stream of progress messages.  Raises ProaError for the error one may carry."""
+    for message in answer.json_lines():
+        if error := message.get("error"):
+            raise _progress_error(message, str(error))
+        text = message.get("stream") or message.get("status") or ""
+        if text and "progressDetail" not in message:
+            sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
+
+def _progress_error(message: dict[str, Any], text: str) -> ProaError:
+    from proa.client import faults, fastjson
+
+    details = {"message": text, **(message.get("errorDetail") or {})}
+    return faults.from_answer(500, fastjson.dumps(details).encode())
+
+
+def save(values: Values, arguments: list[str]) -> int:
+    """Write images to an archive."""
+    if values.output is None and sys.stdout.isatty():
+        raise Invalid("standard output is a terminal", hint="use -o FILE, or redirect")
+    names = "&".join(target("", {"names": name})[1:] for name in arguments)
+    answer = session.stream("GET", f"/images/get?{names}")
+    if values.output is None:
+        from proa.cli.pump import write_all
+
+        for data in answer.parts():
+            write_all(1, data)
+    else:
+        _write_file(values.output, answer)
+    return 0
+
+
+def _write_file(path: str, answer: Answer) -> None:
+    """Under another name until it is complete, so that a half archive is never taken for one."""
+    partial = f"{path}.{os.getpid()}.part"
+    try:
+        with open(partial, "xb") as file:
+            for data in answer.parts():
+                file.write(data)
+        os.rename(partial, path)  # noqa: PTH
+    except BaseException:
+        if os.path.lexists(partial):  # noqa: PTH
+            os.unlink(partial)  # noqa: PTH
+        raise
+
+
+def tag(values: Values, arguments: list[str]) -> int:
+    """Give an image one more name."""
+    repository, label = split_name(arguments[1])
+    session.post(image_path(arguments[0], "/tag"), repo=repository, tag=label)
+    return 0
+
+
+def remove(values: Values, arguments: list[str]) -> int:
+    """Remove names of images, and images without a name."""
+
+    def one(reference: str) -> None:
+        query: dict[str, object] = {"force": values.force, "noprune": values.no_prune}
+        try:
+            changes = session.call("DELETE", image_path(reference), query)
+        except NotFound:
+            if not values.force:
+                raise
+            return
+        for change in changes or []:
+            for what, name in change.items():
+                print(f"{what}: {name}")
+
+    return each(arguments, one, echo=False)
+
+
+def history(values: Values, arguments: list[str]) -> int:
+    """Print how an image was made."""
+    items = session.get(image_path(arguments[0], "/history"))
+    if values.quiet:
+        for item in items:
+            print(item["Id"] if values.no_trunc else format.short_id(item["Id"]))
+        return 0
+    rows = [_history_row(item, values.no_trunc) for item in items]
+    sys.stdout.write(format.listing(rows, _HISTORY_COLUMNS, values.format))
+    return 0
+
+
+def _history_row(item: dict[str, Any], full: bool) -> format.Row:
+    made = " ".join((item.get("CreatedBy") or "").split())
+    return {
+        "ID": item["Id"] if full else format.short_id(item["Id"]),
+        "CreatedAt": format.when(item["Created"]),
+        "CreatedSince": format.ago(item["Created"]) if item["Created"] > 0 else "N/A",
+        "CreatedBy": made if full else format.shorten(made, 45),
+        "Size": format.decimal_size(item.get("Size") or 0),
+        "Comment": item.get("Comment") or "",
+    }
+
+
+_QUIET = Option("-q, --quiet", "flag", "", "only ids")
+_NO_TRUNC = Option("--no-trunc", "flag", "", "cut nothing short")
+
+COMMANDS = {
+    "images": Command(
+        "[OPTIONS] [REPOSITORY[:TAG]]", "List images", images,
+        (
+            Option("-a, --all", "flag", "", "also those without a name that others build on"),
+            Option("-f, --filter", "list", "KEY=VALUE", "only those that match"),
+            Option("--digests", "flag", "", "show digests"),
+            _QUIET, _NO_TRUNC, _FORMAT,
+        ),
+        arguments=(0, 1),
+    ),
+    "load": Command(
+        "[OPTIONS]", "Load images from an archive (docker save's, or OCI) or standard input", load,
+        (
+            Option("-i, --input", "text", "FILE", "read this file"),
+            Option("-q, --quiet", "flag", "", "print no progress"),
+        ),
+    ),
+    "save": Command(
+        "[OPTIONS] IMAGE...", "Write images to an archive or standard output", save,
+        (Option("-o, --output", "text", "FILE", "write this file"),),
+        arguments=(1, None),
+    ),
+    "import": Command(
+        "[OPTIONS] FILE|- [REPOSITORY[:TAG]]", "Make an image of a file system's tar", import_,
+        (
+            Option("-c, --change", "list", "INSTRUCTION", "apply a Dockerfile instruction"),
+            Option("-m, --message", "text", "TEXT", "say what this is"),
+        ),
+        arguments=(1, 2),
+    ),
+    "tag": Command("IMAGE NAME[:TAG]", "Give an image one more name", tag, arguments=(2, 2)),
+    "rmi": Command(
+        "[OPTIONS] IMAGE...", "Remove images", remove,
+        (
+            Option("-f, --force", "flag", "", "also when it is in use; ignore a missing one"),
+            Option("--no-prune", "flag", "", "keep images it was built on"),
+        ),
+        arguments=(1, None),
+    ),
+    "history": Command(
+        "[OPTIONS] IMAGE", "Print how an image was made", history,
+        (_QUIET, _NO_TRUNC, _FORMAT),
+        arguments=(1, 1),
+    ),
+}  # fmt: skip
