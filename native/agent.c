@@ -1,5 +1,4 @@
 /* The agent core: requests to processes, and the reaper. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

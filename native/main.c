@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "init.h"
 #include "proa.h"
 
 static int print_verbs(void)
@@ -19,7 +20,7 @@ int main(int argc, char **argv)
 	if (argc == 2 && strcmp(argv[1], "verbs") == 0)
 		return print_verbs();
 	if (getpid() == 1)
-		return init_main();
+		init_main();
 	fputs("usage: proa-native monitor OPTION... | verbs\n", stderr);
 	return 2;
 }

@@ -1,6 +1,5 @@
 /* The monitor: holds one instance while engines come and go.  Requests of engines go to its own agent
  * core or to the guest's; events come back, are recorded and told to every engine. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

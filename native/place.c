@@ -1,5 +1,4 @@
 /* Children: how they are made, how they enter a place, what they do until their plan takes over. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>

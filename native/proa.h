@@ -94,8 +94,7 @@ int namespaces_flags(int argc, char **argv);   /* CLONE_NEW* bits or -1 */
 /* ---- builtins: run in place of an image's program, return the exit code ----------------------- */
 int builtin_run(int argc, char **argv);
 
-/* ---- the program's two lives --------------------------------------------------------------------- */
+/* ---- the monitor ---------------------------------------------------------------------------- */
 int monitor_main(int argc, char **argv);       /* monitor.c; the arguments after `monitor` */
-int init_main(void);                           /* init.c; returns only when it cannot serve */
 
 #endif

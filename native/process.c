@@ -1,5 +1,4 @@
 /* The parent's side of one process: what its child reports, its pipes or terminal, its end. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,6 +1,5 @@
 /* Streams and their sinks: the clients attached to a process.  A sink is a socket to a client; what
  * it does not take waits in its queue, and the process's credit is given back only as queues empty. */
-#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
