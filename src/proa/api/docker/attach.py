@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from proa.api.answer import Answer
@@ -18,6 +19,7 @@ from proa.errors import Conflict, Invalid, ProaError
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
+    from proa.engine.instance import Instance
 
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 _CONTROLS = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
@@ -39,9 +41,16 @@ def attach(engine: Engine, request: Request) -> Answer:
         raise Conflict(
             f"container {request.parameter} is paused, unpause the container before attach"
         )
-    sock = request.upgrade(RAW_STREAM if found.tty else stream_kind(request))
-    entrust(sock, lambda: engine.attach(found.id, sock, options), framed=not found.tty)
+    with _held(found, options):
+        sock = request.upgrade(RAW_STREAM if found.tty else stream_kind(request))
+        entrust(sock, lambda: engine.attach(found.id, sock, options), framed=not found.tty)
     return None
+
+
+def _held(found: Instance, options: AttachOptions) -> AbstractContextManager[object]:
+    """A client may start the instance as soon as it sees our answer: it is joined before that."""
+    waits = options.stream and not options.logs and not found.live
+    return found.lock if waits else contextlib.nullcontext()
 
 
 def entrust(sock: socket.socket, give: Callable[[], object], *, framed: bool) -> None:

@@ -136,9 +136,8 @@ def _containers(engine: Engine) -> dict[str, Any]:
 
 
 def _volumes(engine: Engine) -> dict[str, Any]:
-    found = engine.volumes.list() if engine.volumes is not None else []
     unknown = {"UsageData": {"Size": -1, "RefCount": -1}}
-    return {"Volumes": [volume | unknown for volume in found]}
+    return {"Volumes": [volumes.shape(volume) | unknown for volume in engine.volumes.list()]}
 
 
 DISK_USAGE: dict[str, Callable[[Engine], dict[str, Any]]] = {

@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from proa.api.answer import Answer, Reply, json_reply
 from proa.api.docker import bodies
+from proa.api.docker.times import rfc3339
 from proa.api.http import Request
-from proa.errors import Conflict, Invalid, NotFound, Unsupported
+from proa.errors import Invalid, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
 
+ANONYMOUS = re.compile("[0-9a-f]{64}")
 LIST_FILTERS = frozenset({"name", "driver", "label", "dangling"})
 PRUNE_FILTERS = frozenset({"label", "label!", "all"})
+
+
+class Volume(Protocol):
+    """What is read of a volume."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def path(self) -> Path:
+        """Its content on the host."""
+
+    @property
+    def created_ns(self) -> int:
+        """When it was made."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What was said of it."""
 
 
 def listing(engine: Engine, request: Request) -> Answer:
     """GET /volumes."""
     given = bodies.filters(request)
     bodies.known_filters(given, LIST_FILTERS)
-    found = [volume for volume in _volumes(engine).list() if _passes(volume, given)]
+    found = [shape(volume) for volume in engine.volumes.list() if _passes(engine, volume, given)]
     return json_reply({"Volumes": found, "Warnings": None})
 
 
@@ -38,23 +63,25 @@ def create(engine: Engine, request: Request) -> Answer:
         raise Unsupported(f"volume driver '{body['Driver']}' is not supported")
     if body.get("DriverOpts"):
         raise Unsupported("volume options are not supported")
-    return json_reply(_volumes(engine).create(name, labels), 201)
+    return json_reply(shape(engine.volumes.create(name, labels)), 201)
 
 
 def inspect(engine: Engine, request: Request) -> Answer:
     """GET /volumes/{name}."""
-    return json_reply(_find(engine, request))
+    try:
+        return json_reply(shape(engine.volumes.get(request.parameter)))
+    except NotFound:
+        raise NotFound(f"get {request.parameter}: no such volume") from None
 
 
 def remove(engine: Engine, request: Request) -> Answer:
     """DELETE /volumes/{name}."""
+    name = request.parameter
+    used_by = _user(engine, name)
     try:
-        _find(engine, request)
+        engine.volumes.remove(name, force=request.flag("force"), used_by=used_by)
     except NotFound:
-        if request.flag("force"):
-            return Reply(204)
-        raise
-    _volumes(engine).remove(request.parameter, request.flag("force"))
+        raise NotFound(f"get {name}: no such volume") from None
     return Reply(204)
 
 
@@ -64,48 +91,53 @@ def prune(engine: Engine, request: Request) -> Answer:
     bodies.known_filters(given, PRUNE_FILTERS)
     every = any(value in ("true", "1") for value in given.get("all", []))
     deleted = []
-    for volume in _volumes(engine).list():
-        if not (every or _anonymous(volume)) or not _passes(volume, given):
+    for volume in engine.volumes.list():
+        if not (every or ANONYMOUS.fullmatch(volume.name)) or not _passes(engine, volume, given):
             continue
-        try:
-            _volumes(engine).remove(volume["Name"], False)
-        except (Conflict, NotFound):
-            continue  # in use, or gone meanwhile
-        deleted.append(volume["Name"])
+        if not _user(engine, volume.name):
+            engine.volumes.remove(volume.name, force=True)
+            deleted.append(volume.name)
     return json_reply({"VolumesDeleted": deleted or None, "SpaceReclaimed": 0})
 
 
-def _volumes(engine: Engine) -> Any:
-    if engine.volumes is None:
-        raise Unsupported("volumes are not supported yet")
-    return engine.volumes
+def shape(volume: Volume) -> dict[str, Any]:
+    """A volume as Docker shows it."""
+    return {
+        "Name": volume.name,
+        "Driver": "local",
+        "Mountpoint": str(volume.path),
+        "CreatedAt": rfc3339(volume.created_ns),
+        "Labels": volume.labels or None,
+        "Options": None,
+        "Scope": "local",
+    }
 
 
-def _find(engine: Engine, request: Request) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = _volumes(engine).inspect(request.parameter)
-    except NotFound:
-        raise NotFound(f"get {request.parameter}: no such volume") from None
-    return found
+def _user(engine: Engine, name: str) -> str:
+    """The name of an instance that has the volume, or nothing."""
+    for item in engine.list(True, {}):
+        named = any(mount.kind == "volume" and mount.source == name for mount in item.spec.mounts)
+        if named or name in item.record.volumes:
+            return str(item.name)
+    return ""
 
 
-def _anonymous(volume: dict[str, Any]) -> bool:
-    name = volume["Name"]
-    return len(name) == 64 and all(digit in "0123456789abcdef" for digit in name)
-
-
-def _passes(volume: dict[str, Any], given: dict[str, list[str]]) -> bool:
+def _passes(engine: Engine, volume: Volume, given: dict[str, list[str]]) -> bool:
     names, drivers = given.get("name", []), given.get("driver", [])
-    if names and not any(name in volume["Name"] for name in names):
+    if names and not any(name in volume.name for name in names):
         return False
-    if drivers and volume["Driver"] not in drivers:
+    if drivers and "local" not in drivers:
         return False
-    labels = volume.get("Labels") or {}
+    if (dangling := given.get("dangling")) and (dangling[0] in ("true", "1")) == bool(
+        _user(engine, volume.name)
+    ):
+        return False
+    labels = volume.labels
     return all(_labelled(labels, wanted) for wanted in given.get("label", [])) and not any(
         _labelled(labels, refused) for refused in given.get("label!", [])
     )
 
 
-def _labelled(labels: dict[str, str], wanted: str) -> bool:
+def _labelled(labels: Mapping[str, str], wanted: str) -> bool:
     name, equals, value = wanted.partition("=")
     return name in labels and (not equals or labels[name] == value)
