@@ -1,4 +1,4 @@
-"""Elements of nftables maps, added and deleted by one netlink message each.
+"""Elements of nftables maps, added and deleted by netlink.
 
 Tables are installed by the `nft` program, once; this is for what happens at every start.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proa.errors import HostError
@@ -31,20 +32,24 @@ class Element:
     value: bytes
 
 
-def add_element(table: str, element: Element) -> None:
-    """Add to a map of an IPv4 table; the very same element there already is fine."""
-    payload = _payload(table, element)
-    _transact(_NEW_ELEMENT, nlmsg.CREATE, payload, f"add to map '{table} {element.map}'")
+def add_elements(table: str, elements: Sequence[Element]) -> None:
+    """Add to maps of an IPv4 table, all or none; the very same element there already is fine."""
+    _transact(_NEW_ELEMENT, nlmsg.CREATE, table, elements)
 
 
-def delete_element(table: str, element: Element) -> None:
-    """Delete from a map of an IPv4 table; nothing there, or no such table, is fine."""
-    what = f"delete from map '{table} {element.map}'"
+def delete_elements(table: str, elements: Sequence[Element]) -> None:
+    """Delete from maps of an IPv4 table; what is not there, or no such table, is fine.
+
+    Takes the kernel some 10 ms (an RCU grace period), whatever their number.
+    """
     try:
-        _transact(_DELETE_ELEMENT, 0, _payload(table, element), what)
+        _transact(_DELETE_ELEMENT, 0, table, elements)
     except HostError as error:
         if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOENT):
             raise
+        if len(elements) > 1:  # one missing element undid the others
+            for element in elements:
+                delete_elements(table, [element])
 
 
 def _header(resource: int) -> bytes:
@@ -59,15 +64,21 @@ def _payload(table: str, element: Element) -> bytes:
     return _header(0) + named + attribute(_LIST_ELEMENTS | NESTED, elements)
 
 
-def _transact(kind: int, flags: int, payload: bytes, what: str) -> None:
-    """One message between a batch's begin and end; all share a number, so any error is seen."""
+def _transact(kind: int, flags: int, table: str, elements: Sequence[Element]) -> None:
+    """One message per element between a batch's begin and end.
+
+    All share a number and only the last asks for an acknowledgement, so the first answer, good or
+    bad, is that of the whole.
+    """
+    if not elements:
+        return
     sequence = nlmsg.next_sequence()
-    request = (
-        nlmsg.message(_BATCH_BEGIN, 0, sequence, _header(_SUBSYSTEM))
-        + nlmsg.message(kind, flags | nlmsg.ACK, sequence, payload)
-        + nlmsg.message(_BATCH_END, 0, sequence, _header(_SUBSYSTEM))
-    )
+    request = [nlmsg.message(_BATCH_BEGIN, 0, sequence, _header(_SUBSYSTEM))]
+    for element in elements:
+        last = nlmsg.ACK if element is elements[-1] else 0
+        request.append(nlmsg.message(kind, flags | last, sequence, _payload(table, element)))
+    request.append(nlmsg.message(_BATCH_END, 0, sequence, _header(_SUBSYSTEM)))
     try:
-        nlmsg.exchange(nlmsg.NETFILTER, request, sequence)
+        nlmsg.exchange(nlmsg.NETFILTER, b"".join(request), sequence)
     except OSError as error:
-        raise HostError(f"cannot {what}: {error.strerror}") from error
+        raise HostError(f"cannot change the maps of table '{table}': {error.strerror}") from error

@@ -76,13 +76,11 @@ class Firewall:
 
     def add(self, mappings: Iterable[Mapping]) -> None:
         """Publish ports."""
-        for row in mappings:
-            nftables.add_element(self.table, packed(row))
+        nftables.add_elements(self.table, [packed(row) for row in mappings])
 
     def remove(self, mappings: Iterable[Mapping]) -> None:
         """Take ports back; ones that are gone already are fine."""
-        for row in mappings:
-            nftables.delete_element(self.table, packed(row))
+        nftables.delete_elements(self.table, [packed(row) for row in mappings])
 
     def replace(self, mappings: Iterable[Mapping]) -> None:
         """Make these the only published ports."""
