@@ -202,7 +202,9 @@ def _name(text: object) -> Reference:
 
 
 def _docker_entries(members: Members) -> list[dict[str, Any]]:
-    document = manifest.decode(members.file("manifest.json").document("'manifest.json'"), "it")
+    document = manifest.decode(
+        members.file("manifest.json").document("'manifest.json'"), "'manifest.json'"
+    )
     if not isinstance(document, list) or not all(isinstance(item, dict) for item in document):
         raise Corrupt("'manifest.json' is not a list of objects")
     return document

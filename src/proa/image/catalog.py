@@ -20,7 +20,7 @@ _ID = re.compile(r"(?:sha256:)?([a-f0-9]{1,64})")
 class Image:
     """One image of the store; `names` are as Docker shows them, `digests` are `name@sha256:...`.
 
-    `config` is what Docker calls `Config` (Cmd, Env, ...); `details` has the whole document.
+    `config` is the OCI configuration document; `defaults` its part on what to run.
     """
 
     id: str
@@ -33,6 +33,11 @@ class Image:
 
     @property
     def config(self) -> dict[str, Any]:
+        """The whole document: architecture, os, config, rootfs, history, ..."""
+        return self.details.document
+
+    @property
+    def defaults(self) -> dict[str, Any]:
         """Cmd, Entrypoint, Env, WorkingDir, User, ExposedPorts, Labels, Volumes, StopSignal."""
         return self.details.config
 

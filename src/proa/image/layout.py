@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proa.errors import Corrupt
+from proa.host import files
 from proa.image import manifest, reference, tree
 from proa.image.manifest import Descriptor
-from proa.image.stream import write_all
 
 _NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = "io.containerd.image.name"
@@ -71,19 +71,15 @@ class Layout:
             self._sweep()
             if not self.index.exists():
                 self.write_index([])
-                write_file(root / "oci-layout", LAYOUT)
+                files.atomic_write(root / "oci-layout", LAYOUT)
 
     # -- locks and work in progress -------------------------------------------------------------
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One thread of one process at a time changes what is named."""
-        fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        with files.Lock(self.root / "lock"):
             yield
-        finally:
-            os.close(fd)
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -97,18 +93,18 @@ class Layout:
             yield path
         finally:
             try:
-                tree.remove(path)
+                files.remove_tree(path)
             finally:
                 os.close(fd)
 
     def _sweep(self) -> None:
         for path in self.root.glob(".index.json.*"):
             path.unlink()
-        for path in self.temporary.iterdir():
+        for path in list(self.temporary.iterdir()):
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                tree.remove(path)
+                files.remove_tree(path)
             except BlockingIOError:
                 pass  # somebody is working there
             finally:
@@ -183,26 +179,10 @@ class Layout:
             "mediaType": manifest.OCI_INDEX,
             "manifests": [line.descriptor().document() for line in lines],
         }
-        write_file(self.index, json.dumps(document, indent=1).encode())
+        files.atomic_write(self.index, json.dumps(document, indent=1).encode(), durable=True)
 
 
 def _named(item: Descriptor) -> Named:
     size = item.annotations.get(_SIZE, "0")
     plain = Descriptor(item.media_type, item.digest, item.size, platform=item.platform)
     return Named(plain, item.annotations.get(_NAME, ""), int(size) if size.isdigit() else 0)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that after a crash it is the old one or the new one, whole."""
-    made = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        made.rename(path)
-    except BaseException:
-        made.unlink(missing_ok=True)
-        raise

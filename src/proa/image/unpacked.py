@@ -8,9 +8,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from proa.errors import Corrupt
+from proa.host import files
 from proa.image import layer, tree
 from proa.image.layer import Unpacked
-from proa.image.layout import Layout, write_file
+from proa.image.layout import Layout
 from proa.image.stream import STANDARD_BOUNDS, Bounds, Hashed, decompressed
 
 _FACTS = "layer.json"
@@ -28,8 +29,8 @@ def unpack_blob(blob: Path, diff_id: str, made: Path, bounds: Bounds = STANDARD_
         facts = layer.unpack(hashed, root, trash)
         hashed.drain()
     _check(hashed, diff_id)
-    tree.remove(trash)
-    write_file(made / _FACTS, json.dumps(vars(facts)).encode())
+    files.remove_tree(trash)
+    files.atomic_write(made / _FACTS, json.dumps(vars(facts)).encode())
 
 
 def verify(blob: Path, diff_id: str, bounds: Bounds) -> None:

@@ -19,14 +19,14 @@ def summary(image: Image) -> dict[str, Any]:
         "Created": created_seconds(image.created),
         "Size": image.size_bytes,
         "SharedSize": -1,
-        "Labels": image.config.get("Labels") or {},
+        "Labels": image.defaults.get("Labels") or {},
         "Containers": -1,
     }
 
 
 def details(image: Image) -> dict[str, Any]:
     """`docker image inspect`."""
-    document = image.details.document
+    document = image.config
     return {
         "Id": image.id,
         "RepoTags": list(image.names),
@@ -36,7 +36,7 @@ def details(image: Image) -> dict[str, Any]:
         "Created": image.created,
         "DockerVersion": "",
         "Author": document.get("author") or "",
-        "Config": image.config,
+        "Config": image.defaults,
         "Architecture": image.details.architecture,
         "Variant": document.get("variant") or "",
         "Os": image.details.os,
