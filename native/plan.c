@@ -91,6 +91,7 @@ const struct verb verbs[] = {
 	{ "exec", 1, -1, verb_exec },
 	{ "hostname", 1, 1, verb_hostname },
 	{ "idmap", 2, 2, verb_misplaced },
+	{ "inherit", 1, FDS_MAX, verb_inherit },
 	{ "interface", 5, 5, verb_interface },
 	{ "mask", 1, 1, verb_mask },
 	{ "module", 1, 1, verb_module },

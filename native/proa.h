@@ -12,6 +12,7 @@
 #define FRAME_GUEST_MAX 65536u  /* longest payload a guest may send */
 #define CREDIT_WINDOW 262144u   /* unacknowledged bytes per stream direction */
 #define CHUNK_MAX 32768u        /* bytes of one OUTPUT or STDIN frame */
+#define INHERIT_FIRST 100       /* where `inherit` puts the first descriptor */
 #define FDS_MAX 64              /* descriptors sent with one request */
 
 enum frame_type {
@@ -48,6 +49,7 @@ struct context {
 	size_t environment_count;
 	bool guest;             /* true in a vm: nodes may be made, pivot may fail */
 	bool has_root;          /* `root` has run: paths are the image's */
+	int inherited;          /* descriptors from INHERIT_FIRST on that `exec` leaves open */
 	const char *failed;     /* set by a verb: the argument to report */
 };
 

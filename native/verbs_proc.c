@@ -331,6 +331,29 @@ VERB(nonewprivs)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
+/* ---- descriptors --------------------------------------------------------------------------------- */
+
+/* The numbers are far above what a child has open, so nothing still needed is replaced. */
+VERB(inherit)
+{
+	for (int i = 0; i < argc; i++) {
+		int sent = verb_fd(context, argv[i]);
+		if (sent < 0)
+			return verb_fail(context, argv[i], EBADF);
+		if (dup2(sent, INHERIT_FIRST + i) < 0)
+			return verb_fail(context, argv[i], errno);
+	}
+	context->inherited = argc;
+	return 0;
+}
+
+static int close_on_exec(const struct context *context)
+{
+	if (close_range(3, INHERIT_FIRST - 1, CLOSE_RANGE_CLOEXEC) < 0)
+		return -1;
+	return close_range(INHERIT_FIRST + (unsigned)context->inherited, ~0u, CLOSE_RANGE_CLOEXEC);
+}
+
 /* ---- the program ------------------------------------------------------------------------------- */
 
 /* Tries every directory of PATH as execvp(3) does, but never a shell; errno says what went wrong. */
@@ -362,7 +385,7 @@ VERB(exec)
 	static char *nothing[] = { NULL };
 	char **environment = context->environment ? context->environment : nothing;
 	const char *path = environment_get(context, "PATH");
-	if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
+	if (close_on_exec(context) < 0)
 		return -1;
 	if (argv[0][0] == '\0')
 		return verb_fail(context, argv[0], ENOENT);

@@ -17,6 +17,7 @@ from typing import ClassVar
 from proa.errors import Invalid
 
 MAXIMUM_BYTES = 4 << 20  # of one encoded plan; native/proa.h PLAN_MAX
+INHERIT_FIRST = 100  # native/proa.h INHERIT_FIRST
 
 
 @dataclass(frozen=True)
@@ -328,6 +329,17 @@ class User(Step):
     verb: ClassVar[str] = "user"
     user: str
     groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inherit(Step):
+    """Hand sent descriptors (`fd:N`) to the program, numbered from INHERIT_FIRST on.
+
+    Without it a program has none but its stdio.
+    """
+
+    verb: ClassVar[str] = "inherit"
+    descriptors: tuple[str, ...]
 
 
 @dataclass(frozen=True)
