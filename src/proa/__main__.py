@@ -1,4 +1,4 @@
-"""`python -m proa`; `bin/proa` runs this file by its path, from a checkout that is not installed."""
+"""`python -m proa`; `bin/proa` runs this file by its path, without an installation."""
 
 import sys
 

@@ -1,7 +1,5 @@
 """Options of `run` and `create` made into the API's create request (Docker's shape)."""
 
-# ruff: noqa: PTH  (pathlib is too slow to import on the way of `proa run`)
-
 from __future__ import annotations
 
 import os
@@ -173,7 +171,8 @@ def _ulimit(text: str) -> dict[str, object]:
 
 def _volumes(values: Values, host: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Put binds into `host`; anonymous volumes are the result."""
-    binds, anonymous = [], {}
+    binds: list[str] = []
+    anonymous: dict[str, dict[str, str]] = {}
     for text in values.volume:
         source, colon, rest = text.partition(":")
         if not colon:
@@ -256,7 +255,7 @@ def _ports(values: Values, host: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def published(text: str) -> list[tuple[str, str, str]]:
-    """`[[ADDRESS:]PORT:]PORT[/PROTOCOL]`, ports maybe ranges: (port/protocol, address, host port)."""
+    """`[[ADDRESS:]PORT:]PORT[/PROTOCOL]` as (port/protocol, address, host port), one per port."""
     rest, protocol = _protocol(text)
     address = ""
     if rest.startswith("["):

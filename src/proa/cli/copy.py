@@ -4,8 +4,6 @@ The rules are `destination`, a pure function; the engine only serves and takes p
 first path component is the copied thing's own name.
 """
 
-# ruff: noqa: PTH  (pathlib is too slow to import for a command)
-
 from __future__ import annotations
 
 import base64
@@ -195,9 +193,7 @@ def _copy_in(path: str, instance: str, to: str, *, follow: bool, archive: bool) 
         return
     follow = follow or path.endswith("/")
     mode = (os.stat if follow or wants_contents(path) else os.lstat)(path).st_mode
-    directory, name = destination(
-        Place(path, exists=True, is_directory=stat.S_ISDIR(mode)), place
-    )
+    directory, name = destination(Place(path, exists=True, is_directory=stat.S_ISDIR(mode)), place)
     from proa.cli.pack import pack
 
     url = _upload_url(instance, posixpath.join("/", directory), archive)
@@ -220,7 +216,7 @@ def _upload_stream(instance: str, directory: str, archive: bool) -> None:
         raise Invalid("standard input is a terminal", hint="redirect a tar stream")
 
     def pour(body: Any) -> None:
-        while data := sys.stdin.buffer.read1(1 << 18):
+        while data := os.read(0, 1 << 18):
             body.write(data)
 
     url = _upload_url(instance, directory, archive)

@@ -123,7 +123,7 @@ def _show_progress(answer: Answer) -> None:
 
 
 def _progress_error(message: dict[str, Any], text: str) -> ProaError:
-    from proa.client import faults, fastjson
+    from proa.client import fastjson, faults
 
     details = {"message": text, **(message.get("errorDetail") or {})}
     return faults.from_answer(500, fastjson.dumps(details).encode())
@@ -152,10 +152,10 @@ def _write_file(path: str, answer: Answer) -> None:
         with open(partial, "xb") as file:
             for data in answer.parts():
                 file.write(data)
-        os.rename(partial, path)  # noqa: PTH
+        os.rename(partial, path)
     except BaseException:
-        if os.path.lexists(partial):  # noqa: PTH
-            os.unlink(partial)  # noqa: PTH
+        if os.path.lexists(partial):
+            os.unlink(partial)
         raise
 
 

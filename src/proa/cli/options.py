@@ -174,9 +174,7 @@ class _Parser:
         if name in ("--help", "-h"):
             raise HelpAsked
         where = "" if name == word else f" in '{word}'"
-        raise Invalid(
-            f"unknown option '{name}'{where}", hint=f"see `proa {self.name} --help`"
-        )
+        raise Invalid(f"unknown option '{name}'{where}", hint=f"see `proa {self.name} --help`")
 
     def _set_or_take(self, option: Option, name: str, rest: list[str]) -> int:
         if option.kind == "flag":

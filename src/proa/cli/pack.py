@@ -1,11 +1,10 @@
 """A local tree written as a tar stream."""
 
-# ruff: noqa: PTH  (paths are bytes on their way into an archive, not objects)
-
 from __future__ import annotations
 
 import os
 import tarfile
+from typing import IO, cast
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,11 +18,9 @@ def pack(to: Upload, path: str, name: str, *, follow: bool, keep_owner: bool) ->
 
     `follow` applies to `path` itself, never below it.
     """
+    stream = cast("IO[bytes]", to)  # a stream archive only ever calls write
     with tarfile.open(
-        fileobj=to,  # type: ignore[arg-type]  # a stream archive only ever calls write
-        mode="w|",
-        bufsize=BUFFER_BYTES,
-        format=tarfile.PAX_FORMAT,
+        fileobj=stream, mode="w|", bufsize=BUFFER_BYTES, format=tarfile.PAX_FORMAT
     ) as archive:
         if name:
             _add(archive, os.path.realpath(path) if follow else path, name, keep_owner)

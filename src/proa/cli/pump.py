@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import select
-
 from _socket import MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, socket
 
 from proa.cli.terminal import KeyFilter

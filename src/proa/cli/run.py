@@ -131,7 +131,7 @@ def _announce(answer: dict[str, Any], values: Values) -> None:
 
 
 def _claim_cidfile(values: Values) -> None:
-    if values.cidfile and os.path.lexists(values.cidfile):  # noqa: PTH
+    if values.cidfile and os.path.lexists(values.cidfile):
         raise Conflict(
             f"the id file '{values.cidfile}' exists already", hint="remove it, or name another"
         )

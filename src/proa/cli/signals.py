@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import _signal as signal
-
 from proa.cli import terminal
 from proa.client import address
 from proa.client.connection import Connection, target
@@ -11,7 +9,10 @@ from proa.errors import ProaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from types import FrameType
+else:
+    import _signal as signal  # `signal` itself costs an import of `enum`
 
 PROXIED = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM")
 

@@ -104,9 +104,9 @@ def cpu_percent(sample: dict[str, Any], previous: dict[str, Any] | None) -> floa
         before = previous.get("cpu_stats") or {}
     if not before.get("system_cpu_usage"):
         return 0.0
-    used = (now.get("cpu_usage") or {}).get("total_usage", 0) - (
-        before.get("cpu_usage") or {}
-    ).get("total_usage", 0)
+    used = (now.get("cpu_usage") or {}).get("total_usage", 0) - (before.get("cpu_usage") or {}).get(
+        "total_usage", 0
+    )
     passed = now.get("system_cpu_usage", 0) - before["system_cpu_usage"]
     cpus = now.get("online_cpus") or 1
     return float(used / passed * cpus * 100) if used > 0 and passed > 0 else 0.0

@@ -103,7 +103,9 @@ def _render_range(node: Node, dot: object, scope: dict[str, Any]) -> str:
         return _render(other, dot, scope)
     parts = []
     for key, value in pairs:
-        bound = {names[0]: value} if len(names) == 1 else dict(zip(names, (key, value), strict=False))
+        bound = (
+            {names[0]: value} if len(names) == 1 else dict(zip(names, (key, value), strict=False))
+        )
         parts.append(_render(body, value, {**scope, **bound}))
     return "".join(parts)
 
@@ -124,10 +126,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 def _index(value: Any, keys: tuple[Any, ...]) -> Any:
     for key in keys:
-        if isinstance(value, list):
-            value = value[int(key)]
-        else:
-            value = (value or {}).get(str(key), "")
+        value = value[int(key)] if isinstance(value, list) else (value or {}).get(str(key), "")
     return value
 
 

@@ -25,9 +25,7 @@ class RawMode:
 
         self._saved = t.tcgetattr(self._descriptor)
         iflag, oflag, cflag, lflag, ispeed, ospeed, control = t.tcgetattr(self._descriptor)
-        iflag &= ~(
-            t.IGNBRK | t.BRKINT | t.PARMRK | t.ISTRIP | t.INLCR | t.IGNCR | t.ICRNL | t.IXON
-        )
+        iflag &= ~(t.IGNBRK | t.BRKINT | t.PARMRK | t.ISTRIP | t.INLCR | t.IGNCR | t.ICRNL | t.IXON)
         oflag &= ~t.OPOST
         cflag = cflag & ~(t.CSIZE | t.PARENB) | t.CS8
         lflag &= ~(t.ECHO | t.ECHONL | t.ICANON | t.ISIG | t.IEXTEN)
@@ -66,7 +64,8 @@ def detach_keys(text: str) -> bytes:
             keys.append(ord(name[5].upper()) & 0x1F)
         else:
             raise Invalid(
-                f"'{name}' in '{text}' is not a detach key", hint="use a letter, or ctrl-a to ctrl-_"
+                f"'{name}' in '{text}' is not a detach key",
+                hint="use a letter, or ctrl-a to ctrl-_",
             )
     return bytes(keys)
 

@@ -6,13 +6,12 @@ absolute name, nor a link made by an earlier entry leads out of the destination.
 out, and set-user-id bits are dropped: the copy belongs to whoever runs the command.
 """
 
-# ruff: noqa: PTH  (everything here is relative to a descriptor)
-
 from __future__ import annotations
 
 import os
 import sys
 import tarfile
+from typing import IO, cast
 
 from proa.errors import Corrupt, ProaError
 
@@ -37,10 +36,8 @@ def unpack(source: Source, directory: str, name: str, *, keep_owner: bool) -> No
     """Unpack below `directory`; the stream's first component becomes `name`, or goes away."""
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with tarfile.open(
-            fileobj=source,  # type: ignore[arg-type]  # a stream archive only ever calls read
-            mode="r|",
-        ) as archive:
+        stream = cast("IO[bytes]", source)  # a stream archive only ever calls read
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
             _Unpacker(root, name, keep_owner).run(archive)
     except tarfile.TarError as error:
         raise Corrupt(f"the tar from the instance is broken: {error}") from error

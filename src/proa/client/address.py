@@ -1,7 +1,5 @@
 """Where the engine listens and keeps its state, as the environment says."""
 
-# ruff: noqa: PTH  (pathlib is too slow to import on the way of `proa run`)
-
 from __future__ import annotations
 
 import os

@@ -8,8 +8,7 @@ answers are read in order.  `hijack` ends HTTP on the connection and hands out t
 from __future__ import annotations
 
 import os
-
-from _socket import AF_UNIX, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_STREAM, socket
+from _socket import AF_UNIX, MSG_NOSIGNAL, SHUT_RDWR, SHUT_WR, SOCK_CLOEXEC, SOCK_STREAM, socket
 
 from proa.client import fastjson, faults
 from proa.errors import EngineUnavailable, Invalid, ProaError
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 64 * 1024
 HEAD_MAXIMUM_BYTES = 64 * 1024
 
-_UNRESERVED = frozenset(
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@"
-)
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@")
 
 
 def quote(text: str) -> str:
@@ -263,6 +260,13 @@ class Connection:
     def half_close(self) -> None:
         """Say that nothing more will be written."""
         self.socket.shutdown(SHUT_WR)
+
+    def abandon(self) -> None:
+        """End both directions, also for a thread that is in the middle of sending."""
+        try:
+            self.socket.shutdown(SHUT_RDWR)
+        except OSError:
+            return  # the other side was first
 
     def lost(self) -> ProaError:
         """The error for an engine that went away in mid-sentence."""

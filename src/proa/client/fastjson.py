@@ -34,7 +34,7 @@ def _make_scan() -> Callable[[str], Any]:
     try:
         from _json import make_scanner
 
-        scan_once = make_scanner(_Context())
+        scan_once = make_scanner(_Context())  # type: ignore[arg-type]
     except (ImportError, TypeError, AttributeError):  # pragma: no cover - not CPython
         import json
 

@@ -5,8 +5,6 @@ The engine gets its listening socket from us, as from systemd (`LISTEN_FDS`), an
 file makes sure that of many callers one starts it.
 """
 
-# ruff: noqa: PTH  (pathlib is too slow to import on the way of a command)
-
 from __future__ import annotations
 
 import os

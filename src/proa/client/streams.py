@@ -8,7 +8,7 @@ RAW = "application/vnd.docker.raw-stream"
 
 
 class Demultiplexer:
-    """Cuts a byte stream into (stream, bytes) pieces; holds a header's part, never a whole frame."""
+    """Cuts a byte stream into (stream, bytes) pieces; holds back part of a header at most."""
 
     def __init__(self) -> None:
         self._header = b""
