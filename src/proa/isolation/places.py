@@ -18,6 +18,8 @@ import secrets
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,15 @@ def _links(dev: str) -> list[Step]:
     return [plan.Symlink(target, f"{dev}/{name}") for target, name in pairs]
 
 
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 class Places:
     """Makes places and keeps `spares` of them ready.
 
@@ -133,8 +144,8 @@ class Places:
     ) -> None:
         self._directory = root / "places"
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._run, self._parent, self._native = run, parent, native
-        self._dispatcher = dispatcher
+        self._run, self._parent = run, parent
+        self.native, self.dispatcher = native, dispatcher
         self._spares: list[Place] = []
         self._wanted = spares
         self._lock = threading.Lock()
@@ -161,14 +172,21 @@ class Places:
         """Make spares again in the background; called when a start is done, not while it runs."""
         self._refill.put(True)
 
-    def make(self, sysctls: tuple[tuple[str, str], ...] = ()) -> Place:
-        """A new place.  Raises IsolationError or HostError; leaves nothing behind then."""
+    def make(
+        self,
+        sysctls: tuple[tuple[str, str], ...] = (),
+        wires: tuple[tuple[str, int], ...] = (),
+    ) -> Place:
+        """A new place.  Raises IsolationError or HostError; leaves nothing behind then.
+
+        `wires` are further options of the monitor with a descriptor each: `--channel`, `--keep`.
+        """
         name, base = self._name()
         directory = self._directory / name
         directory.mkdir(mode=0o700)
         try:
             group = cgroup.create(f"{self._parent}/{name}")
-            place = Place(name, base, directory, group, self._spawn(name, directory))
+            place = Place(name, base, directory, group, self._spawn(name, directory, wires))
             self._prepare(place, sysctls)
         except BaseException:
             self.release(name)
@@ -199,26 +217,20 @@ class Places:
         """Where the monitor of a place listens."""
         return self._run / f"{name}.sock"
 
-    def _spawn(self, name: str, directory: Path) -> Agent:
+    def _spawn(self, name: str, directory: Path, wires: tuple[tuple[str, int], ...]) -> Agent:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with listener:
+        with listener, _opened(directory) as directory_fd:
             path = self.socket_path(name)
             listener.bind(os.fspath(path))
             listener.listen(16)
             agent = self.connect(name)
-            descriptor = listener.fileno()
-            argv = [
-                os.fspath(self._native),
-                "monitor",
-                "--listen",
-                str(descriptor),
-                "--directory",
-                os.fspath(directory),
-            ]
+            wired = (("--listen", listener.fileno()), ("--directory", directory_fd), *wires)
+            argv = [os.fspath(self.native), "monitor"]
+            argv += [word for option, number in wired for word in (option, str(number))]
             try:
                 monitor = subprocess.Popen(
                     argv,
-                    pass_fds=[descriptor],
+                    pass_fds=[number for _, number in wired],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     cwd="/",
@@ -240,7 +252,7 @@ class Places:
             connection.close()
             raise IsolationError(f"the monitor of place '{name}' is gone") from error
         agent = Agent(connection)
-        self._dispatcher.add(agent)
+        self.dispatcher.add(agent)
         return agent
 
     def adopt(self, saved: dict[str, Any]) -> Place:
