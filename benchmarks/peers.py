@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IMAGE = "busy"
+# Podman would raise the hard limits, which a root without CAP_SYS_RESOURCE may not.
+LIMITS = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
 
 
 class Absent(Exception):
@@ -108,7 +110,7 @@ class Podman:
 
     def run(self, *flags: str) -> list[str]:
         """`podman run --rm ... true`."""
-        return [*self.command, "run", "--rm", *flags, IMAGE, "true"]
+        return [*self.command, "run", "--rm", *LIMITS, *flags, IMAGE, "true"]
 
 
 @contextlib.contextmanager
