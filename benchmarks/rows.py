@@ -165,7 +165,7 @@ def timed_rows(field_: Field) -> list[Row]:
 
 
 def container_memory(field_: Field) -> Row:
-    """What each engine keeps resident for one idle container, beside the container's own process."""
+    """What each engine keeps resident for one idle container beside its own process."""
     row = Row("memory", "host memory per idle container beyond its process (PSS)", [], unit="KB")
     place = Place(field_.engine.api, "container")
     try:

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from tests.support.paths import ROOT
 def proa(running: EngineProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line, as a user runs it."""
     return subprocess.run(
-        [sys.executable, "-m", "proa.cli", *arguments],
+        [sys.executable, "-m", "proa", *arguments],
         env=running.variables(),
         cwd=ROOT,
         capture_output=True,
@@ -125,21 +125,27 @@ def raise_reported(answer: str) -> None:
             raise ApiError(200, message["error"])
 
 
-ESCAPES = {
+def through_a_symlink(layer: Layer) -> None:
+    layer.symlink("out", "/")
+    layer.file("out/canary", "x")
+
+
+def parent_replaced(layer: Layer) -> None:
+    layer.directory("d")
+    layer.symlink("d", "/")
+    layer.file("d/canary", "x")
+
+
+def hard_link_out(layer: Layer) -> None:
+    layer.add("passwd", b"1", 0o644, linkname="../../../../../../etc/passwd")
+
+
+ESCAPES: dict[str, Callable[[Layer], None]] = {
     "dot dot": lambda layer: layer.file("../../canary", "x"),
     "absolute": lambda layer: layer.file("//canary", "x"),
-    "through a symlink": lambda layer: (
-        layer.symlink("out", "/"),
-        layer.file("out/canary", "x"),
-    ),
-    "hard link out": lambda layer: layer.add(
-        "passwd", b"1", 0o644, linkname="../../../../../../etc/passwd"
-    ),
-    "parent replaced": lambda layer: (
-        layer.directory("d"),
-        layer.symlink("d", "/"),
-        layer.file("d/canary", "x"),
-    ),
+    "through a symlink": through_a_symlink,
+    "hard link out": hard_link_out,
+    "parent replaced": parent_replaced,
 }
 
 
@@ -150,8 +156,8 @@ def test_a_layer_that_wants_out(api: Api, container: Place, attack: str) -> None
     try:
         raise_reported(api.load(archive("escape", layer.bytes())))
         container.run("escape", "true")
-        entries = container.start("escape", "sleep", "1000").exec("cat", "/passwd").stdout
-        assert "proa-escape-check" not in entries
+        shown = container.run("escape", "cat", "/passwd").stdout
+        assert shown != Path("/etc/passwd").read_text()
     except ApiError as refusal:
         assert refusal.status < 500 or refusal.status == 200, refusal
     assert not Path("/canary").exists()

@@ -34,8 +34,8 @@ print("usage", usage.pids == 1, usage.memory_limit == 64 << 20, usage.memory_byt
 group.freeze()
 print("frozen", "1" in open(f"{base}/cgroup.events").read().split("frozen")[1])
 group.thaw()
-hungry = subprocess.Popen([sys.executable, "-c", "import os; os.read(0, 1); x = b'x' * (200 << 20)"],
-                          stdin=subprocess.PIPE)
+eat = "import os; os.read(0, 1); x = b'x' * (200 << 20)"
+hungry = subprocess.Popen([sys.executable, "-c", eat], stdin=subprocess.PIPE)
 for descriptor in group.procs_descriptors():
     os.write(descriptor, str(hungry.pid).encode())
 hungry.communicate(b"go")

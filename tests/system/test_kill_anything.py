@@ -55,7 +55,7 @@ class Round:
     def client(self, *arguments: str) -> subprocess.Popen[bytes]:
         """The command line at work, in a process group of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "proa.cli", *arguments],
+            [sys.executable, "-m", "proa", *arguments],
             env=self.running.variables(),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
@@ -66,8 +66,8 @@ class Round:
     def begin(self, name: str) -> tuple[subprocess.Popen[bytes], str]:
         """Start the operation; the client and the name of the instance it concerns."""
         if self.operation == "run":
-            flags = ["run", "-d", "--name", name, "--isolation", self.isolation, "busy"]
-            return self.client(*flags, *FINISHER), name
+            run = ["run", "-d", "--name", name, "--isolation", self.isolation, "busy"]
+            return self.client(*run, *FINISHER), name
         command = FINISHER if self.operation == "start" else SLEEPER
         instance = self.place.create("busy", *command, name=name)
         self.ids.add(instance.id)
