@@ -20,6 +20,13 @@
 
 #define LAUNCH_FDS (FDS_MAX + 4)        /* the plan, stdio, what was sent */
 
+/* The head of a PLACE plan: numbers of its steps, for reports, and how many ids are mapped. */
+struct head {
+	uint32_t ns, idmap, cgroup;
+	uint32_t count;
+	bool maps;
+};
+
 /* What the waiting child is told; the plan itself is a memory file, so that telling never blocks. */
 struct launch {
 	uint32_t length;
@@ -200,18 +207,22 @@ static int open_cgroup(const char *name, const struct request *request)
 }
 
 /* One leading step; 0: it is none of ours. */
-static int read_step(struct place *place, uint32_t *count, const struct step *step, const struct request *request)
+static int read_step(struct place *place, struct head *head, uint32_t number, const struct step *step,
+                     const struct request *request)
 {
 	errno = EINVAL;
 	if (strcmp(step->verb, "ns") == 0) {
+		head->ns = number;
 		place->namespaces = namespaces_flags(step->argc, step->argv);
 		return place->namespaces < 0 ? -1 : 1;
 	}
 	if (strcmp(step->verb, "idmap") == 0) {
 		if (step->argc != 2)
 			return -1;
+		head->idmap = number;
+		head->maps = true;
 		place->base = (uint32_t)strtoul(step->argv[0], NULL, 10);
-		*count = (uint32_t)strtoul(step->argv[1], NULL, 10);
+		head->count = (uint32_t)strtoul(step->argv[1], NULL, 10);
 		return 1;
 	}
 	if (strcmp(step->verb, "cgroup") != 0)
@@ -221,12 +232,13 @@ static int read_step(struct place *place, uint32_t *count, const struct step *st
 	int fd = open_cgroup(step->argv[0], request);
 	if (fd < 0)
 		return -1;
+	head->cgroup = number;
 	place->cgroups[place->cgroup_count++] = fd;
 	return 1;
 }
 
 /* The plan's head; leaves `plan` at the first step for the child. */
-static bool read_head(struct place *place, uint32_t *count, struct plan *plan, const struct request *request,
+static bool read_head(struct place *place, struct head *head, struct plan *plan, const struct request *request,
                       struct failure *failure)
 {
 	for (uint32_t number = 0;; number++) {
@@ -237,7 +249,7 @@ static bool read_head(struct place *place, uint32_t *count, struct plan *plan, c
 		if (state == 0)
 			return true;
 		if (state > 0)
-			state = read_step(place, count, &step, request);
+			state = read_step(place, head, number, &step, request);
 		else
 			step = (struct step){ .verb = "plan" };
 		if (state < 0) {
@@ -279,8 +291,8 @@ static void await_release(int control)
 		_exit(125);
 }
 
-static _Noreturn void place_child(const struct agent *agent, struct plan *plan, const struct request *request,
-                                  int control)
+static _Noreturn void place_child(const struct agent *agent, const struct head *head, struct plan *plan,
+                                  const struct request *request, int control)
 {
 	const struct place *place = &agent->place;
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -288,13 +300,13 @@ static _Noreturn void place_child(const struct agent *agent, struct plan *plan, 
 	child_setup(control, stdio, request, place);
 	await_release(control);
 	if (enter_cgroups(place) < 0)
-		child_fail(control, 0, "cgroup");
+		child_fail(control, head->cgroup, "cgroup");
 	if (become_root() < 0)
-		child_fail(control, 0, "idmap");
+		child_fail(control, head->idmap, "idmap");
 	if ((place->namespaces & CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
-		child_fail(control, 0, "ns");
+		child_fail(control, head->ns, "ns");
 	if ((place->namespaces & CLONE_NEWNS) && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		child_fail(control, 0, "ns");
+		child_fail(control, head->ns, "ns");
 	run_plan(plan, request, control, agent->guest);
 	keep_only(&control, 1);
 	char report = REPORT_PLACED;
@@ -305,21 +317,21 @@ static _Noreturn void place_child(const struct agent *agent, struct plan *plan, 
 pid_t place_start(struct agent *agent, const struct request *request, const int control[2], struct failure *failure)
 {
 	struct place *place = &agent->place;
-	uint32_t count = 0;
+	struct head head = { 0 };
 	struct plan plan;
 	plan_open(&plan, request->payload, request->frame->length);
 	*place = (struct place){ .pidfd = -1 };
-	if (!read_head(place, &count, &plan, request, failure))
+	if (!read_head(place, &head, &plan, request, failure))
 		return -1;
 	/* The cgroup namespace is made by the child, when it is in its cgroups. */
 	unsigned flags = (unsigned)place->namespaces & ~(unsigned)CLONE_NEWCGROUP;
 	pid_t pid = clone_into(flags, SIGCHLD, &place->pidfd);
 	if (pid == 0)
-		place_child(agent, &plan, request, control[1]);
-	bool mapped = pid > 0 && (count == 0 || (write_map(pid, "uid_map", place->base, count) == 0 &&
-	                                         write_map(pid, "gid_map", place->base, count) == 0));
+		place_child(agent, &head, &plan, request, control[1]);
+	bool mapped = pid > 0 && (!head.maps || (write_map(pid, "uid_map", place->base, head.count) == 0 &&
+	                                        write_map(pid, "gid_map", place->base, head.count) == 0));
 	if (!mapped || send(control[0], "", 1, MSG_NOSIGNAL) != 1) {
-		failure_set(failure, 0, pid < 0 ? "ns" : "idmap", "");
+		failure_set(failure, pid < 0 ? head.ns : head.idmap, pid < 0 ? "ns" : "idmap", "");
 		if (pid > 0)
 			kill(pid, SIGKILL);
 		return -1;
