@@ -263,7 +263,7 @@ class Client:
             self._idle.close()
             self._idle = None
 
-    # -- instances -----------------------------------------------------------------------------------
+    # -- instances ---------------------------------------------------------------------------------
 
     def create(self, image: str, command: Sequence[str] = (), **options: Any) -> Instance:
         """Make an instance without starting it; `options` are the fields of `Options`."""
@@ -311,7 +311,7 @@ class Client:
         items = self.call("GET", "/containers/json", {"all": all})
         return [Instance(self, item["Id"]) for item in items]
 
-    # -- images --------------------------------------------------------------------------------------
+    # -- images ------------------------------------------------------------------------------------
 
     def images(self) -> list[Image]:
         """The images the engine has."""
@@ -344,7 +344,7 @@ class Client:
         """Remove a name, and the image with its last one."""
         self.call("DELETE", image_path(name), {"force": force})
 
-    # -- the engine ----------------------------------------------------------------------------------
+    # -- the engine --------------------------------------------------------------------------------
 
     def info(self) -> dict[str, Any]:
         """Facts about the engine and its host."""
@@ -361,7 +361,7 @@ class Client:
         query: dict[str, object] = {"since": since, "until": until}
         return self.stream("GET", "/events", query).json_lines()
 
-    # -- below ---------------------------------------------------------------------------------------
+    # -- below -------------------------------------------------------------------------------------
 
     def connect(self) -> Connection:
         """A new connection to the engine."""
