@@ -57,42 +57,26 @@ def writable(tmp_path: Path) -> Path:
     return directory
 
 
-# Runs in new user and mount namespaces, with the mount given as descriptor argv[1].
+# Joins the user namespace argv[2] as its root and attaches the mount argv[1] in a mount namespace.
 _INSIDE = """
 import os, sys
-sys.path.insert(0, sys.argv[2])
-from proa.host import mounts
-sys.stdin.readline()  # the ids are mapped
-os.setgid(0); os.setuid(0)
+sys.path.insert(0, sys.argv[3])
+from proa.host import kernel, mounts
+kernel.checked(kernel.libc().setns(int(sys.argv[2]), 0x10000000))
+kernel.unshare(mounts.CLONE_NEWNS)
+os.setgid(0)
+os.setuid(0)
 mounts.attach(int(sys.argv[1]), "/mnt")
 os.chdir("/mnt")
 """
 
 
-def inside(fd: int, code: str) -> str:
-    """What `code` prints, run as root of a user namespace, in the mount attached at /mnt."""
+def inside(fd: int, namespace: int, code: str) -> str:
+    """What `code` prints as root of the user namespace, in the mount attached there."""
     source = str(Path(mounts.__file__).parents[2])
-    command = [
-        "unshare",
-        "--user",
-        "--mount",
-        sys.executable,
-        "-c",
-        _INSIDE + code,
-        str(fd),
-        source,
-    ]
-    with subprocess.Popen(
-        command, pass_fds=[fd], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdin is not None and child.stdout is not None
-        while os.readlink(f"/proc/{child.pid}/ns/user") == os.readlink("/proc/self/ns/user"):
-            assert child.poll() is None
-        for kind in ("uid_map", "gid_map"):
-            Path(f"/proc/{child.pid}/{kind}").write_text(f"0 {BASE} {COUNT}\n")
-        output, _ = child.communicate("mapped\n", timeout=20)
-        assert child.returncode == 0
-        return output
+    command = [sys.executable, "-c", _INSIDE + code, str(fd), str(namespace), source]
+    done = subprocess.run(command, pass_fds=[fd, namespace], stdout=subprocess.PIPE, check=True)
+    return done.stdout.decode()
 
 
 def mount_count() -> int:
@@ -107,6 +91,7 @@ def test_ids_are_the_images_inside_and_on_disk(
     fd = mounts.layered(layers, writable, namespace)
     said = inside(
         fd,
+        namespace,
         """
 print(open("same").read(), os.path.exists("bottom"), os.stat("same").st_uid)
 open("new", "w").write("made inside")
@@ -182,6 +167,7 @@ def test_a_share_shows_its_ids_and_can_be_read_only(tmp_path: Path, namespace: i
     mounts.set_attributes(fd, idmap_fd=namespace, readonly=True, nodev=True, recursive=True)
     said = inside(
         fd,
+        namespace,
         """
 found = os.stat("file"); print(found.st_uid, found.st_gid)
 try: open("new", "w")

@@ -13,10 +13,11 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from proa.errors import HostError
-from proa.host import kernel
+from proa.host import credentials, fscontext, kernel
 
 OPEN_TREE_CLONE = 1
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
@@ -25,7 +26,6 @@ MS_REC, MS_PRIVATE, MS_SLAVE = 0x4000, 0x40000, 0x80000
 MS_RDONLY, MS_NODEV = 1, 4
 CLONE_NEWNS = 0x20000
 
-_FSCONFIG_FLAG, _FSCONFIG_STRING, _FSCONFIG_CREATE = 0, 1, 6
 _MOVE_EMPTY_SOURCE = 4
 
 # Nothing an image's file attributes say may redirect overlayfs elsewhere.
@@ -62,14 +62,13 @@ def set_attributes(
     idmap_fd: int | None = None,
     readonly: bool = False,
     nodev: bool = False,
-    nosuid: bool = False,
     recursive: bool = False,
 ) -> None:
     """Change a detached mount and cut it off from mount propagation.
 
     `idmap_fd` is a user namespace: ids on disk are then seen through its map.
     """
-    wanted = ((readonly, ATTR_RDONLY), (nosuid, ATTR_NOSUID), (nodev, ATTR_NODEV))
+    wanted = ((readonly, ATTR_RDONLY), (nodev, ATTR_NODEV))
     attributes = _MountAttributes(propagation=MS_PRIVATE)
     attributes.set = sum(bit for on, bit in wanted if on)
     if idmap_fd is not None:
@@ -164,7 +163,7 @@ def fs(
     kind: str, options: Mapping[str, str | None] | None = None, *, attributes: int = ATTR_NODEV
 ) -> int:
     """A new detached mount of file system `kind`; an option whose value is None is a flag."""
-    return _make(kind, list((options or {}).items()), attributes)
+    return fscontext.make(kind, list((options or {}).items()), attributes)
 
 
 def overlay(
@@ -177,16 +176,39 @@ def overlay(
     is read-only.  `volatile` never syncs the upper layer: for instances whose files are thrown
     away (only a fresh work directory will do).  The descriptors may be closed afterwards.
     """
+    layers = _Layers(tuple(lowers), upper, work, volatile)
+    if upper is None:
+        return _overlay(layers)
+    # The kernel makes whiteouts and work files as the one who mounted.  Where the upper layer's
+    # ids are mapped, our own cannot be written to it, so mount as its owner.
+    owner = os.fstat(upper)
+    with credentials.acting_as(owner.st_uid, owner.st_gid):
+        fd = _overlay(layers)
+    if os.fstatvfs(fd).f_flag & os.ST_RDONLY:  # what the kernel does when it cannot use `work`
+        os.close(fd)
+        raise HostError(f"the overlay over '{_describe(upper)}' would be read-only")
+    return fd
+
+
+@dataclass(frozen=True)
+class _Layers:
+    lowers: tuple[int, ...]
+    upper: int | None
+    work: int | None
+    volatile: bool
+
+
+def _overlay(layers: _Layers) -> int:
     global _layers_must_be_attached
     if not _layers_must_be_attached:
         try:
-            return _overlay_detached(lowers, upper, work, volatile)
+            return _overlay_detached(layers)
         except HostError as error:
             if not _is_errno(error, errno.EINVAL):
                 raise
             refused = error
     try:
-        fd = _overlay_attached(lowers, upper, work, volatile)
+        fd = _overlay_attached(layers)
     except OSError as error:
         if not _layers_must_be_attached:
             raise refused from error
@@ -199,24 +221,21 @@ def _is_errno(error: HostError, number: int) -> bool:
     return isinstance(error.__cause__, OSError) and error.__cause__.errno == number
 
 
-def _overlay_detached(
-    lowers: Sequence[int], upper: int | None, work: int | None, volatile: bool
-) -> int:
+def _overlay_detached(layers: _Layers) -> int:
     options: list[tuple[str, str | None]] = [*_OVERLAY_OPTIONS.items()]
-    options += [("lowerdir+", f"/proc/self/fd/{fd}") for fd in lowers]
+    options += [("lowerdir+", f"/proc/self/fd/{fd}") for fd in layers.lowers]
     attributes = ATTR_NODEV
-    if upper is None:
+    if layers.upper is None:
         attributes |= ATTR_RDONLY
     else:
-        options += [("upperdir", f"/proc/self/fd/{upper}"), ("workdir", f"/proc/self/fd/{work}")]
-    if volatile:
+        options.append(("upperdir", f"/proc/self/fd/{layers.upper}"))
+        options.append(("workdir", f"/proc/self/fd/{layers.work}"))
+    if layers.volatile:
         options.append(("volatile", None))
-    return _make("overlay", options, attributes)
+    return fscontext.make("overlay", options, attributes)
 
 
-def _overlay_attached(
-    lowers: Sequence[int], upper: int | None, work: int | None, volatile: bool
-) -> int:
+def _overlay_attached(layers: _Layers) -> int:
     """The same where layers must be attached in the caller's mount namespace (before Linux 6.15).
 
     That namespace is one of a thread's own, so it vanishes with the thread, whatever happens.
@@ -227,11 +246,11 @@ def _overlay_attached(
     def assemble() -> None:
         try:
             kernel.unshare(CLONE_NEWNS)  # implies CLONE_FS: a working directory of our own
-            made.append(_mount_overlay(lowers, upper, work, volatile))
+            made.append(_mount_overlay(layers))
         except OSError as error:
             failed.append(error)
 
-    thread = threading.Thread(target=assemble, name="overlay")
+    thread = threading.Thread(target=assemble, name="overlay")  # inherits our credentials
     thread.start()
     thread.join()
     if failed:
@@ -239,26 +258,24 @@ def _overlay_attached(
     return made[0]
 
 
-def _mount_overlay(
-    lowers: Sequence[int], upper: int | None, work: int | None, volatile: bool
-) -> int:
+def _mount_overlay(layers: _Layers) -> int:
     os.chdir("/proc/self/fd")  # layers have short names here, and mount(2) takes one page of them
     kernel.mount("", "/", "", MS_REC | MS_PRIVATE, "")
-    for fd in lowers:
+    for fd in layers.lowers:
         _move(fd, b"/sys")
-    if upper is not None:
-        root = _mount_root(upper)
+    options = ["lowerdir=" + ":".join(map(str, layers.lowers))]
+    options += [f"{key}={value}" for key, value in _OVERLAY_OPTIONS.items()]
+    flags = MS_NODEV
+    if layers.upper is None:
+        flags |= MS_RDONLY
+    else:
+        root = _mount_root(layers.upper)
         try:
             _move(root, b"/sys")
         finally:
             os.close(root)
-    options = ["lowerdir=" + ":".join(map(str, lowers))]
-    options += [f"{key}={value}" for key, value in _OVERLAY_OPTIONS.items()]
-    flags = MS_NODEV | MS_RDONLY
-    if upper is not None:
-        options += [f"upperdir={upper}", f"workdir={work}"]
-        flags = MS_NODEV
-    if volatile:
+        options += [f"upperdir={layers.upper}", f"workdir={layers.work}"]
+    if layers.volatile:
         options.append("volatile")
     kernel.mount("overlay", "/sys", "overlay", flags, ",".join(options))
     return open_tree("/sys")
@@ -273,44 +290,6 @@ def _mount_root(fd: int) -> int:
         if (above.st_dev, above.st_ino) == (here.st_dev, here.st_ino):
             return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
         here = above
-
-
-def _make(kind: str, options: Sequence[tuple[str, str | None]], attributes: int) -> int:
-    """fsopen, one fsconfig per option, fsmount."""
-    step = "fsopen"
-    context = -1
-    try:
-        context = kernel.syscall(kernel.FSOPEN, kind.encode(), 1)
-        for key, value in options:
-            step = key if value is None else f"{key}={value}"
-            _configure(context, key, value)
-        step = "create"
-        kernel.syscall(kernel.FSCONFIG, context, _FSCONFIG_CREATE, None, None, 0)
-        step = "fsmount"
-        return kernel.syscall(kernel.FSMOUNT, context, 1, attributes)
-    except OSError as error:
-        said = _messages(context) or error.strerror
-        raise HostError(f"cannot mount file system '{kind}' at '{step}': {said}") from error
-    finally:
-        if context >= 0:
-            os.close(context)
-
-
-def _configure(context: int, key: str, value: str | None) -> None:
-    command = _FSCONFIG_FLAG if value is None else _FSCONFIG_STRING
-    text = None if value is None else os.fsencode(value)
-    kernel.syscall(kernel.FSCONFIG, context, command, key.encode(), text, 0)
-
-
-def _messages(context: int) -> str:
-    """What the file system wrote to its context's log, `e ` and the like cut off."""
-    lines: list[str] = []
-    try:
-        while context >= 0 and len(lines) < 16:
-            lines.append(os.read(context, 4096).decode(errors="replace").strip()[2:])
-    except OSError:  # ENODATA: all read
-        pass
-    return "; ".join(lines)
 
 
 # -- the root file system of an instance --------------------------------------------------------

@@ -66,6 +66,10 @@ class Leases:
         """Every lease."""
         return dict(self._by_owner)
 
+    def of(self, owner: str) -> IPv4Address | None:
+        """The lease of `owner`, if it has one."""
+        return self._by_owner.get(owner)
+
     def take(self, owner: str, subnet: IPv4Network) -> IPv4Address:
         """The address of `owner`, the same at every call until it is given back."""
         held = self._by_owner.get(owner)

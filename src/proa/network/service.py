@@ -45,7 +45,15 @@ class Networks:
         """The interface of an instance, the same at every call until it is released."""
         with self._lock:
             subnet = self.prepare()
-            address = self._leases.take(instance_id, subnet)
+            return self._link(self._leases.take(instance_id, subnet), subnet)
+
+    def link_of(self, instance_id: str) -> Link | None:
+        """The interface an instance has now, if any; takes none."""
+        with self._lock:
+            address = self._leases.of(instance_id)
+            return None if address is None else self._link(address, self.prepare())
+
+    def _link(self, address: IPv4Address, subnet: IPv4Network) -> Link:
         return Link(
             name="eth0",
             host_name=f"{self._prefix}{int(address) - int(subnet.network_address):04x}",
@@ -87,6 +95,28 @@ class Networks:
             if rows:
                 self._firewall.remove(rows)
             self._record.remove(instance_id)
+
+    def published(self, instance_id: str) -> list[Mapping]:
+        """The ports of the host that lead to an instance now."""
+        return self._record.load(instance_id)
+
+    def counters(self, instance_id: str) -> tuple[int, int, int, int] | None:
+        """Received and sent bytes and packets as the instance counts them; None without a link.
+
+        Read at the host's end, whose directions are the other way round.
+        """
+        link = self.link_of(instance_id)
+        if link is None:
+            return None
+        names = ("tx_bytes", "tx_packets", "rx_bytes", "rx_packets")
+        directory = Path("/sys/class/net", link.host_name, "statistics")
+        try:
+            received, packets, sent, sent_packets = (
+                int((directory / name).read_text(encoding="ascii")) for name in names
+            )
+        except OSError:
+            return None
+        return received, packets, sent, sent_packets
 
     def nameservers(self) -> tuple[str, ...]:
         """Name servers that instances can reach."""
