@@ -64,7 +64,8 @@ class Disks:
 
 def _hides(root: Path) -> bool:
     """Whether marks for overlayfs are in it, which a plain copy would show."""
-    return (root.parent / "layer.json").exists() and facts_at(root.parent).hides
+    facts = facts_at(root.parent)
+    return facts is not None and facts.hides
 
 
 def _mkfs(image_id: str, target: Path) -> list[str]:

@@ -5,7 +5,7 @@ Four encodings exist: old GNU (`S` headers) and GNU's pax versions 0.0, 0.1 and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from proa.errors import Corrupt
 
@@ -56,20 +56,20 @@ def in_data(
     records: dict[bytes, bytes], next_block: Callable[[], bytes]
 ) -> tuple[int, list[Segment]]:
     """pax 1.0: a list of numbers, one a line, in front of the data, padded to a block."""
-    numbers: list[int] = []
-    wanted = 1
+    lines = _lines(next_block)
+    count = _decimal(next(lines))
+    _limit(count)
+    numbers = [_decimal(next(lines)) for _ in range(2 * count)]
+    return _decimal(records.get(b"GNU.sparse.realsize", b"")), _pairs(numbers)
+
+
+def _lines(next_block: Callable[[], bytes]) -> Iterator[bytes]:
     rest = b""
-    while len(numbers) < wanted:
-        lines = (rest + next_block()).split(b"\n")
-        rest = lines.pop()
+    while True:
+        *lines, rest = (rest + next_block()).split(b"\n")
+        yield from lines
         if len(rest) > 20:
             raise Corrupt("the map of a sparse file is malformed")
-        numbers += [_decimal(line) for line in lines[: wanted - len(numbers) if numbers else None]]
-        if numbers and wanted == 1:
-            _limit(numbers[0])
-            wanted = 1 + 2 * numbers[0]
-            del numbers[wanted:]
-    return _decimal(records.get(b"GNU.sparse.realsize", b"")), _pairs(numbers[1:])
 
 
 def _decimal(text: bytes) -> int:

@@ -50,6 +50,7 @@ class Stage:
         self._bounds = bounds
         self._blobs: dict[str, Path] = {}
         self._layers: dict[str, Path] = {}
+        self._sizes: dict[str, int] = {}
         self._arrivals: list[Arrival] = []
         self._count = 0
 
@@ -88,26 +89,23 @@ class Stage:
         check_layers(parsed, parts)
         for layer, diff_id in zip(parts.layers, parsed.diff_ids, strict=True):
             self._unpack(layer, diff_id)
-        size = sum(self._size(diff_id) for diff_id in parsed.diff_ids)
+        size = sum(self._sizes[diff_id] for diff_id in parsed.diff_ids)
         arrival = Arrival(parts.config.digest, described, size, tuple(map(str, names)))
         self._arrivals.append(arrival)
         return arrival
 
     def _unpack(self, layer: Descriptor, diff_id: str) -> None:
-        if diff_id in self._layers:
+        """Unpack a layer, or only check it when the store has it."""
+        if diff_id in self._sizes and layer.digest == diff_id:
             return
         blob = self._blobs[layer.digest]
-        if self._layout.layer(diff_id).exists():
-            if layer.digest != diff_id:
-                unpacked.verify(blob, diff_id, self._bounds)
-            return
-        made = self._path()
-        unpacked.unpack_blob(blob, diff_id, made, self._bounds)
-        self._layers[diff_id] = made
-
-    def _size(self, diff_id: str) -> int:
-        made = self._layers.get(diff_id) or self._layout.layer(diff_id)
-        return unpacked.facts_at(made).size_bytes
+        facts = unpacked.facts_at(self._layers.get(diff_id) or self._layout.layer(diff_id))
+        if facts is None:
+            made = self._layers[diff_id] = self._path()
+            facts = unpacked.unpack_blob(blob, diff_id, made, self._bounds)
+        elif layer.digest != diff_id:
+            unpacked.verify(blob, diff_id, self._bounds)
+        self._sizes[diff_id] = facts.size_bytes
 
     def commit(self) -> list[Arrival]:
         """Move everything to its place and name it; nothing is seen before that."""

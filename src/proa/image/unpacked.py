@@ -18,7 +18,7 @@ _FACTS = "layer.json"
 _ROOT = "root"
 
 
-def unpack_blob(blob: Path, diff_id: str, made: Path, bounds: Bounds = STANDARD_BOUNDS) -> None:
+def unpack_blob(blob: Path, diff_id: str, made: Path, bounds: Bounds = STANDARD_BOUNDS) -> Unpacked:
     """Unpack a layer's blob into the new directory `made`; its plain bytes must be `diff_id`."""
     root, trash = made / _ROOT, made / "trash"
     for directory in (made, root, trash):
@@ -31,6 +31,7 @@ def unpack_blob(blob: Path, diff_id: str, made: Path, bounds: Bounds = STANDARD_
     _check(hashed, diff_id)
     files.remove_tree(trash)
     files.atomic_write(made / _FACTS, json.dumps(vars(facts)).encode())
+    return facts
 
 
 def verify(blob: Path, diff_id: str, bounds: Bounds) -> None:
@@ -82,13 +83,18 @@ class Layers:
 
     def facts(self, diff_id: str) -> Unpacked:
         """What is known about an unpacked layer."""
-        return facts_at(self._layout.layer(diff_id))
+        found = facts_at(self._layout.layer(diff_id))
+        if found is None:
+            raise Corrupt(f"layer '{diff_id}' is not unpacked")
+        return found
 
 
-def facts_at(directory: Path) -> Unpacked:
-    """The facts file of an unpacked layer."""
+def facts_at(directory: Path) -> Unpacked | None:
+    """The facts about an unpacked layer; None when there is none."""
     try:
         return Unpacked(**json.loads((directory / _FACTS).read_bytes()))
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, TypeError) as error:
         raise Corrupt(
             f"unpacked layer '{directory.name[:12]}' is damaged: {error}",
