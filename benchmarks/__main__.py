@@ -32,9 +32,13 @@ def field() -> Iterator[rows.Field]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="proa-peers-")))
         archive = folder / "busy.tar"
         archive.write_bytes(busy_image())
+        without = folder / "without-templates.toml"
+        without.write_text("[vm]\ntemplate = false\n")
         running = stack.enter_context(engine("proa-bench-"))
-        running.api.load(archive.read_bytes())
-        found = rows.Field(running, ROOT / "bin" / "proa")
+        booting = stack.enter_context(engine("proa-boot-", PROA_CONFIG=str(without)))
+        for each in (running, booting):
+            each.api.load(archive.read_bytes())
+        found = rows.Field(running, booting, ROOT / "bin" / "proa")
         for name in ("docker", "podman", "runc"):
             (folder / name).mkdir()
         try:

@@ -165,7 +165,7 @@ def learn(half: Half) -> None:
     inspected = call("GET", f"/containers/{half.id}/json")
     reply = half.facts.pop("first HTTP reply")
     half.facts["uname -r inside"] = proa("exec", half.name, "uname", "-r")
-    half.facts["accelerator"] = inspected["Proa"].get("accelerator") or "none needed"
+    half.facts["accelerator"] = inspected["Proa"].get("Accelerator") or "none needed"
     size = call("GET", f"/images/{IMAGE}/json")["Size"]
     half.facts["image size"] = f"{size / 1e6:.0f} MB"
     for row in call("GET", f"/proa/instances/{half.id}/trace")["Milestones"]:

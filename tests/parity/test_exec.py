@@ -20,7 +20,7 @@ def running(place: Place) -> Instance:
 def test_same_files_kernel_network_and_processes(running: Instance) -> None:
     assert running.exec("cat", "/file").stdout == "from main\n"
     kernels = {running.exec("uname", "-r").stdout.strip() for _ in range(2)}
-    assert kernels == {running.inspect()["Proa"]["kernel"]}
+    assert kernels == {running.inspect()["Proa"]["Kernel"]}
     address = running.inspect()["NetworkSettings"]["IPAddress"]
     assert address
     assert address in running.exec("ip", "addr").stdout

@@ -141,5 +141,5 @@ def test_two_instances_do_not_see_each_others_files(place: Place) -> None:
 def test_what_was_asked_is_what_inspect_says(place: Place) -> None:
     found = place.start("busy", "sleep", "1000").inspect()
     assert found["HostConfig"]["Isolation"] == place.isolation
-    assert found["Proa"]["isolation"] == place.isolation
-    assert found["Proa"]["kernel"]
+    assert found["Proa"]["Isolation"] == place.isolation
+    assert found["Proa"]["Kernel"]
