@@ -85,7 +85,7 @@ class FakeImages:
         self.loaded = b""
 
     def inspect(self, name: str) -> dict[str, Any]:
-        if name in self.names or f"{name}:latest" in self.names or IMAGE_ID[7:].startswith(name):
+        if name in self.names or f"{name}:latest" in self.names or name == "ab" * 6:
             return IMAGE | {"Created": "2023-11-14T22:13:20Z", "Config": {}, "Os": "linux"}
         if name == IMAGE_ID:
             return IMAGE | {"Created": "2023-11-14T22:13:20Z", "Config": {}, "Os": "linux"}
@@ -98,7 +98,7 @@ class FakeImages:
         return [{"Id": IMAGE_ID, "Created": 1, "CreatedBy": "x", "Size": 1, "Comment": ""}]
 
     def tag(self, name: str, new: str) -> None:
-        self.names.add(new)
+        self.names.add(new.removeprefix("docker.io/library/"))
 
     def remove(self, name: str, force: bool = False) -> Any:
         self.names.discard(name if ":" in name else f"{name}:latest")

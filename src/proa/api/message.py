@@ -21,7 +21,7 @@ CHUNK_LINE_BYTES = 256
 TRAILER_BYTES = 8 << 10
 
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x7e]*) HTTP/1\.([01])\r\n")
-_OTHER_VERSION = re.compile(rb"[A-Z]{1,16} \S+ HTTP/\d(\.\d)?\r\n")
+_OTHER_VERSION = re.compile(rb"[A-Z]{1,16} [\x21-\x7e]+ HTTP/(?!1\.[01]\r)[\d.]{1,8}\r\n")
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _ONCE = frozenset({"host", "content-length", "transfer-encoding", "content-type"})
@@ -143,7 +143,7 @@ def read_head(wire: Wire, bounds: Bounds) -> Head:
     line = _REQUEST_LINE.match(raw)
     if line is None:
         if _OTHER_VERSION.match(raw):
-            raise Malformed("only HTTP/1.0 and HTTP/1.1 in origin form are spoken here", 505)
+            raise Malformed("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
         raise Malformed("malformed request line")
     if not _FIELDS.fullmatch(raw, line.end()):
         raise Malformed("malformed header field")

@@ -36,11 +36,14 @@ def listing(engine: Engine, request: Request) -> Answer:
 def create(engine: Engine, request: Request) -> Answer:
     """POST /containers/create."""
     config = bodies.read(request)
+    image = config.get("Image")
+    if not image or not isinstance(image, str):
+        raise Invalid("field 'Image' must name an image")
     name = request.text("name").removeprefix("/") or None
     try:
         made = engine.create(name, config)
     except ImageNotFound:
-        raise lookup.missing_image(str(config.get("Image"))) from None
+        raise lookup.missing_image(image) from None
     return json_reply({"Id": made.id, "Warnings": []}, 201)
 
 
