@@ -30,9 +30,9 @@ class Firmware:
     kernel: Kernel
     initramfs: Path
 
-    def boot(self, memory: int = -1) -> qemu.Boot:
+    def boot(self) -> qemu.Boot:
         """As QEMU wants it."""
-        return qemu.Boot(str(self.kernel.image), str(self.initramfs), memory)
+        return qemu.Boot(str(self.kernel.image), str(self.initramfs))
 
 
 @dataclass
@@ -69,11 +69,12 @@ def boot(
             _blank(stack, os.O_RDONLY),
             _blank(stack, os.O_RDWR),
             _tap(stack) if machine.network else -1,
+            memory,
             shares,
         )
         said = stack.enter_context(tempfile.TemporaryFile())
-        start = firmware.boot(memory)
-        process = _spawn(qemu.arguments(machine, files, start), files, memory, said.fileno())
+        argv = qemu.arguments(machine, files, firmware.boot())
+        process = _spawn(argv, files, said.fileno())
         stack.callback(process.wait)
         stack.callback(process.kill)
         control_end.close()
@@ -90,14 +91,11 @@ def boot(
             client.close()
 
 
-def _spawn(
-    argv: tuple[str, ...], files: qemu.Files, memory: int, errors: int
-) -> subprocess.Popen[bytes]:
-    passed = [number for number in (*files.descriptors(), memory) if number >= 0]
+def _spawn(argv: tuple[str, ...], files: qemu.Files, errors: int) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             argv,
-            pass_fds=passed,
+            pass_fds=files.descriptors(),
             stdin=subprocess.DEVNULL,
             cwd="/",
             env={},

@@ -87,10 +87,9 @@ def place(*, network: bool, sysctls: tuple[tuple[str, str], ...] = ()) -> tuple[
     return tuple(steps)
 
 
-def clone_setup(entropy: bytes, clock_ns: int, limits: Limits) -> tuple[Step, ...]:
+def clone_setup(entropy: bytes, limits: Limits) -> tuple[Step, ...]:
     """SETUP of every clone, before anything is spawned in it: what must not be the template's."""
-    steps: list[Step] = [plan.Entropy(entropy.hex()), plan.Clock(clock_ns)]
-    return (*steps, *limit_steps(limits))
+    return (plan.Entropy(entropy.hex()), *limit_steps(limits))
 
 
 def limit_steps(limits: Limits, *, lift: bool = False) -> tuple[Step, ...]:

@@ -38,9 +38,7 @@ class Machine:
 
     def key(self) -> str:
         """All of the shape in one line, for a template's cache key."""
-        placeholder = Files(0, 0, 0, 0)
-        start = Clone(memory=0)
-        return " ".join(arguments(self, placeholder, start)) + f" tsc={self.tsc_khz}"
+        return " ".join(arguments(self, Files(0, 0, 0, 0, 0, 0), Clone())) + f" tsc={self.tsc_khz}"
 
     def command_line(self) -> str:
         """The kernel's command line; a single processor under TCG needs no APIC timer check."""
@@ -54,35 +52,36 @@ class Machine:
 
 @dataclass(frozen=True)
 class Files:
-    """Descriptors QEMU inherits (`tap` only when the machine has a network), and the one path."""
+    """Descriptors QEMU inherits, -1 for none, and the one path.
+
+    `memory` holds the RAM: a template's while it is made, or what a clone sees privately.
+    """
 
     control: int
     channel: int
     image: int
     disk: int
     tap: int = -1
+    memory: int = -1
     shares: str = SHARES_PATH
 
     def descriptors(self) -> tuple[int, ...]:
         """All of them that are there."""
-        numbers = (self.control, self.channel, self.image, self.disk, self.tap)
+        numbers = (self.control, self.channel, self.image, self.disk, self.tap, self.memory)
         return tuple(number for number in numbers if number >= 0)
 
 
 @dataclass(frozen=True)
 class Boot:
-    """Start the kernel.  `memory` is a file that keeps the RAM (for a template), or -1 for none."""
+    """Start the kernel."""
 
     kernel: str
     initramfs: str
-    memory: int = -1
 
 
 @dataclass(frozen=True)
 class Clone:
-    """Wait for a template's device state; RAM is a private view of the `memory` descriptor."""
-
-    memory: int
+    """Wait for a template's device state."""
 
 
 Start = Boot | Clone
@@ -94,7 +93,7 @@ def arguments(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
         PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-sandbox", SANDBOX,
         "-chardev", f"socket,id=q,fd={files.control}", "-mon", "chardev=q,mode=control",
-        *_board(machine), *_memory(machine, start), *_devices(machine, files),
+        *_board(machine), *_memory(machine, files, start), *_devices(machine, files),
         *_start(machine, start),
     )  # fmt: skip
 
@@ -117,12 +116,12 @@ def _board(machine: Machine) -> tuple[str, ...]:
     )
 
 
-def _memory(machine: Machine, start: Start) -> tuple[str, ...]:
+def _memory(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
     size = f"id=ram,size={machine.ram_bytes}"
-    if start.memory < 0:
+    if files.memory < 0:
         return ("-object", f"memory-backend-ram,{size}")
     share = "on" if isinstance(start, Boot) else "off"
-    path = f"/proc/self/fd/{start.memory}"
+    path = f"/proc/self/fd/{files.memory}"
     return ("-object", f"memory-backend-file,{size},mem-path={path},share={share}")
 
 
