@@ -16,7 +16,7 @@ from proa.image import config, manifest, reference, tar
 from proa.image.manifest import Descriptor, Manifest
 from proa.image.reference import Reference
 from proa.image.staging import Spooled, Stage
-from proa.image.stream import Bounds, Source, compression_of, decompressed
+from proa.image.stream import CHUNK, Bounds, Source, compression_of, decompressed
 
 MAXIMUM_MEMBERS = 100_000
 _BLOBS = "blobs/sha256/"
@@ -65,6 +65,8 @@ class Members:
                 self._links[name] = posixpath.normpath(f"/{beside}/{_as_text(entry.link)}")[1:]
             elif entry.kind == tar.HARDLINK:
                 self._links[name] = _plain(entry.link)
+        while source.read(CHUNK):  # what follows the archive belongs to the compression's checksum
+            pass
 
     def find(self, name: str) -> Spooled | None:
         """The file of this name, through links inside the archive."""

@@ -60,7 +60,9 @@ _CONFIG_FIELDS: dict[str, Callable[[Any], bool]] = {
 def parse(data: bytes) -> ImageConfig:
     """Check a configuration document; `Corrupt` names the field that is wrong."""
     document = manifest.decode_object(data, "an image's configuration")
-    config = document.get("config") or {}
+    config = document.get("config")
+    if config is None:
+        config = {}
     if not isinstance(config, dict):
         raise Corrupt("the field 'config' of an image's configuration is not an object")
     for key, is_right in _CONFIG_FIELDS.items():
@@ -105,7 +107,7 @@ def created_seconds(text: Any) -> int:
     """Seconds since 1970 of an RFC 3339 time."""
     try:
         return int(datetime.fromisoformat(_without_fraction(text)).timestamp())
-    except (ValueError, TypeError, OverflowError) as error:
+    except (AttributeError, ValueError, TypeError, OverflowError) as error:
         raise Corrupt(f"invalid time '{str(text)[:60]}'") from error
 
 
