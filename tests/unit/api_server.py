@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from proa.api.answer import Answer
-from proa.api.http import Request, Server
+from proa.api.http import Server
 from proa.api.message import Bounds
+from proa.api.request import Request
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import struct
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,10 +91,10 @@ class FakeImages:
             return IMAGE | {"Created": "2023-11-14T22:13:20Z", "Config": {}, "Os": "linux"}
         raise ImageNotFound(f"no such image '{name}'")
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> Sequence[dict[str, Any]]:
         return [IMAGE | {"RepoTags": sorted(self.names)}]
 
-    def history(self, name: str) -> list[Any]:
+    def history(self, name: str) -> Sequence[Any]:
         return [{"Id": IMAGE_ID, "Created": 1, "CreatedBy": "x", "Size": 1, "Comment": ""}]
 
     def tag(self, name: str, new: str) -> None:
@@ -124,7 +124,7 @@ class FakeVolumes:
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
 
-    def list(self) -> list[Any]:
+    def list(self) -> Sequence[Any]:
         return list(self.known.values())
 
     def create(self, name: str, labels: dict[str, str]) -> Any:

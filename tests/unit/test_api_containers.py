@@ -149,9 +149,11 @@ HOSTILE: list[tuple[Any, str]] = [
     ({"HostConfig": {"Ulimits": [5]}}, "Ulimits"),
     ({"HostConfig": {"Ulimits": [{"Name": "nofile", "Soft": "x"}]}}, "Soft"),
     ({"HostConfig": {"Sysctls": {"kernel.core_pattern": "|x"}}}, "core_pattern"),
-    ({"HostConfig": {"Isolation": 5}}, "Isolation"), ({"HostConfig": {"NetworkMode": 5}}, "NetworkMode"),
+    ({"HostConfig": {"Isolation": 5}}, "Isolation"),
+    ({"HostConfig": {"NetworkMode": 5}}, "NetworkMode"),
     ({"HostConfig": {"ExtraHosts": [5]}}, "ExtraHosts"), ({"HostConfig": {"Dns": [{}]}}, "Dns"),
-    ({"HostConfig": {"ShmSize": "64m"}}, "ShmSize"), ({"HostConfig": {"AutoRemove": "x"}}, "AutoRemove"),
+    ({"HostConfig": {"ShmSize": "64m"}}, "ShmSize"),
+    ({"HostConfig": {"AutoRemove": "x"}}, "AutoRemove"),
     ({"HostConfig": {"RestartPolicy": 5}}, "RestartPolicy"), ({"Hostname": "a b"}, "a b"),
     ({"StopSignal": 9}, "StopSignal"), ({"StopTimeout": "x"}, "StopTimeout"),
 ]  # fmt: skip

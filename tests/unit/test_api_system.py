@@ -169,8 +169,8 @@ def test_volumes(api: Api) -> None:
     assert api("DELETE", "/volumes/v").status == 204
     assert api("DELETE", "/volumes/v").status == 404
     assert api("DELETE", "/volumes/v?force=1").status == 204
-    for body in ({"Name": 5}, {"Labels": [1]}, {"Labels": {"a": 1}}):
-        assert api("POST", "/volumes/create", body).status == 400
+    for wrong in ({"Name": 5}, {"Labels": [1]}, {"Labels": {"a": 1}}):
+        assert api("POST", "/volumes/create", wrong).status == 400
     assert api("POST", "/volumes/create", {"Driver": "nfs"}).status == 501
 
 

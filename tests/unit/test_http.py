@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from proa.api.answer import Answer, Produced, Reply, Streamed, json_reply
-from proa.api.http import Request
 from proa.api.message import Bounds
+from proa.api.request import Request
 from proa.errors import Conflict, Invalid
 from tests.unit.api_server import (
     call,

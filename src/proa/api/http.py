@@ -16,10 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import parse_qs, unquote
 
 from proa.api.answer import (
-    API_VERSION,
     Answer,
     Produced,
     Reply,
@@ -38,67 +36,12 @@ from proa.api.message import (
     body_of,
     read_head,
 )
-from proa.errors import Invalid, ProaError
+from proa.api.request import FILE_BYTES, Request
+from proa.errors import ProaError
 
 LOG = logging.getLogger("proa.api")
 LINGER_BYTES = 16 << 20
 LINGER_SECONDS = 2.0
-FILE_BYTES = 64 << 10
-
-_FALSE = frozenset({"", "0", "no", "false", "none"})
-
-
-class Request:
-    """One request; `parameter` is the templated part of the path, `version` the API's."""
-
-    def __init__(self, head: Head, body: Body, connection: Connection) -> None:
-        self.method = head.method
-        self.minor = head.minor
-        self.fields = head.fields
-        self.body = body
-        path, _, query = head.target.partition("?")
-        self.path = unquote(path, errors="surrogateescape") if "%" in path else path
-        if "\0" in self.path:
-            raise Malformed("malformed path")
-        self.query = _query(query) if query else {}
-        self.parameter = ""
-        self.version = API_VERSION
-        self._connection = connection
-
-    def text(self, name: str, default: str = "") -> str:
-        """A query argument, the first when given more than once."""
-        return self.query.get(name, (default,))[0]
-
-    def flag(self, name: str, default: bool = False) -> bool:
-        """A query argument read as Docker reads booleans."""
-        if name not in self.query:
-            return default
-        return self.text(name).strip().lower() not in _FALSE
-
-    def whole(self, name: str) -> int | None:
-        """A query argument that must be a whole number; None when absent."""
-        text = self.text(name)
-        if not text:
-            return None
-        try:
-            return int(text[:20])
-        except ValueError:
-            raise Invalid(f"invalid value '{text}' for '{name}': not a whole number") from None
-
-    def file(self) -> io.BufferedReader:
-        """The body as a buffered file, for what is too large to hold."""
-        return io.BufferedReader(self.body, FILE_BYTES)
-
-    def upgrade(self, kind: str) -> socket.socket:
-        """Answer that the connection changes its protocol and take its socket over."""
-        return self._connection.hand_over(self, kind)
-
-
-def _query(query: str) -> dict[str, list[str]]:
-    try:
-        return parse_qs(query, keep_blank_values=True, max_num_fields=256)
-    except ValueError:
-        raise Malformed("malformed query") from None
 
 
 class Connection:
@@ -144,7 +87,7 @@ class Connection:
         try:
             head = read_head(self._wire, self._bounds)
             body = body_of(head, self._wire, self._bounds)
-            request = Request(head, body, self)
+            request = Request(head, body, self.hand_over)
         except Malformed as error:
             self._send(whole_head(error_reply(error), False) + error_reply(error).body)
             self._linger()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proa.api.answer import API_VERSION, API_VERSION_MINIMUM, Answer, json_reply
-from proa.api.http import Request
 from proa.api.message import Malformed
+from proa.api.request import Request
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine

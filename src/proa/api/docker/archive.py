@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from proa.api.answer import Answer, Reply, Streamed
 from proa.api.docker import lookup
-from proa.api.http import Request
+from proa.api.request import Request
 from proa.errors import Invalid
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from proa.api.docker import lookup
 from proa.api.docker.containers import RAW_STREAM, stream_kind
 from proa.api.docker.framing import STDOUT, frame
 from proa.api.errors import message_of
-from proa.api.http import Request
+from proa.api.request import Request
 from proa.engine.options import AttachOptions
 from proa.errors import Conflict, Invalid, ProaError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from proa.api.http import Request
+from proa.api.request import Request
 from proa.errors import Invalid
 
 BODY_BYTES = 4 << 20

@@ -10,7 +10,7 @@ from proa.api.docker import bodies, lookup
 from proa.api.docker.framing import frame
 from proa.api.docker.times import seconds
 from proa.api.errors import message_of
-from proa.api.http import Request
+from proa.api.request import Request
 from proa.engine.options import LogOptions
 from proa.errors import Conflict, ImageNotFound, Invalid, NotFound, ProaError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from proa.api.answer import Answer, Streamed, json_bytes
 from proa.api.docker import bodies
 from proa.api.docker.times import seconds
-from proa.api.http import Request
+from proa.api.request import Request
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine

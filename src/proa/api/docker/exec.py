@@ -8,7 +8,7 @@ from proa.api.answer import Answer, Reply, json_reply
 from proa.api.docker import bodies, lookup
 from proa.api.docker.attach import DEFAULT_DETACH_KEYS, detach_keys, entrust
 from proa.api.docker.containers import RAW_STREAM, stream_kind, terminal_size
-from proa.api.http import Request
+from proa.api.request import Request
 from proa.errors import Conflict, Invalid, NotFound
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from proa.api.answer import Answer, Produced, Reply, json_bytes, json_reply
 from proa.api.docker import bodies, lookup
 from proa.api.docker.times import seconds
-from proa.api.http import Request
+from proa.api.request import Request
 from proa.errors import Conflict, ImageNotFound, Invalid, Unsupported
 
 if TYPE_CHECKING:

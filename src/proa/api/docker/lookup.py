@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proa.api.http import Request
+from proa.api.request import Request
 from proa.errors import ImageNotFound, NotFound
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from proa.api.answer import Answer, json_reply
 from proa.api.docker import bodies
 from proa.api.docker.times import rfc3339
-from proa.api.http import Request
+from proa.api.request import Request
 from proa.errors import NotFound
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proa.api.answer import Answer, json_reply
-from proa.api.http import Request
+from proa.api.request import Request
 from proa.api.routes import Handler
 from proa.errors import Unsupported
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from proa.api.answer import Answer, Streamed, json_bytes, json_reply
 from proa.api.docker import lookup
 from proa.api.docker.times import NEVER, rfc3339
-from proa.api.http import Request
+from proa.api.request import Request
 from proa.errors import Conflict, NotFound
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import proa
 from proa.api.answer import API_VERSION, API_VERSION_MINIMUM, Answer, Reply, json_reply
 from proa.api.docker import volumes
 from proa.api.docker.times import rfc3339
-from proa.api.http import Request
+from proa.api.request import Request
 from proa.errors import Invalid
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from proa.api.answer import Answer, Reply, json_reply
 from proa.api.docker import bodies
 from proa.api.docker.times import rfc3339
-from proa.api.http import Request
+from proa.api.request import Request
 from proa.errors import Invalid, NotFound, Unsupported
 
 if TYPE_CHECKING:

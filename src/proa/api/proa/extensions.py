@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import proa
 from proa.api.answer import Answer, Reply, json_reply
 from proa.api.docker import lookup
-from proa.api.http import Request
+from proa.api.request import Request
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
