@@ -43,6 +43,7 @@ class Kind(IntEnum):
     KILL = 12
     GETFD = 13
     QUIT = 14
+    HOLD = 15
     DONE = 64
     PLACED = 65
     STARTED = 66
@@ -208,6 +209,11 @@ class Agent:
         if not frame.descriptors:
             raise IsolationError("the monitor keeps no descriptor")
         return frame.descriptors[0]
+
+    def hold(self, descriptors: Sequence[int]) -> None:
+        """Let the monitor keep these open until the instance ends."""
+        if descriptors:
+            self.finish(self.begin(Kind.HOLD, HULL, b"", 0, descriptors))
 
     def kill(self) -> None:
         """End everything; the exit record says 137."""

@@ -83,9 +83,9 @@ class Engine:
         try:
             for mount in record.spec.mounts:
                 if mount.kind == "volume":
-                    volume = self.volumes.ensure(mount.source or secrets.token_hex(32))
+                    name = self.volumes.create(mount.source or secrets.token_hex(32)).name
                     if not mount.source:
-                        record.volumes.append(volume)
+                        record.volumes.append(name)
             self._add(record, named=named)
         except BaseException:
             directory.rmdir()

@@ -46,9 +46,10 @@ def start(core: Core, instance: Instance) -> None:
         except ProaError as error:
             _start_failed(core, instance, before, error)
             raise
+        finally:
+            core.places.replenish()
     instance.notify()
     core.emit(instance, "start")
-    core.places.replenish()
 
 
 def _begin(core: Core, instance: Instance) -> None:

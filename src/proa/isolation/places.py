@@ -187,19 +187,21 @@ class Places:
         try:
             group = cgroup.create(f"{self._parent}/{name}")
             place = Place(name, base, directory, group, self._spawn(name, directory, wires))
-            self._prepare(place, sysctls)
+            self._prepare(place, sysctls, local=bool(wires))
         except BaseException:
             self.release(name)
             raise
         return place
 
-    def _prepare(self, place: Place, sysctls: tuple[tuple[str, str], ...]) -> None:
+    def _prepare(
+        self, place: Place, sysctls: tuple[tuple[str, str], ...], *, local: bool
+    ) -> None:
         procs = place.cgroup.procs_descriptors()
         devices: list[int] = []
         try:
             devices = [mounts.open_tree(Path("/dev", name)) for name in DEVICES]
             steps = place_plan(len(procs), place.base, sysctls)
-            place.pid = place.agent.place(steps, [*procs, *devices], local=True)
+            place.pid = place.agent.place(steps, [*procs, *devices], local=local)
         finally:
             for descriptor in (*procs, *devices):
                 os.close(descriptor)
@@ -294,9 +296,12 @@ class Places:
             self._wanted = 0
             spares, self._spares = self._spares, []
         for place in spares:
-            self._end(place)
+            self.end(place)
 
-    def _end(self, place: Place) -> None:
+    def end(self, place: Place) -> None:
+        """Release a place at hand.  A monitor whose process was launched goes on until every
+        client has read what is left; any other ends now.
+        """
         with contextlib.suppress(ProaError):  # its monitor is gone already, as wanted
             place.agent.quit()
         self.release(place.name)

@@ -64,7 +64,7 @@ class Container:
 
     def kill(self) -> None:
         """End every process, remove the cgroup and the place."""
-        self.places.release(self.place.name)
+        self.places.end(self.place)
 
 
 class Containers:
