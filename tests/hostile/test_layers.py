@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from proa.errors import Corrupt, ProaError
+from proa.host import files
 from proa.image import layer as unpacking
 from proa.image.layer import OPAQUE, unpack
 from proa.image.store import Images
@@ -71,8 +72,8 @@ def run(made: Layer, root: Path) -> unpacking.Unpacked:
 def paths(root: Path) -> set[str]:
     """Everything in the layer."""
     found = set()
-    for here, directories, files in os.walk(root):
-        found |= {os.path.relpath(os.path.join(here, name), root) for name in directories + files}
+    for here, directories, names in os.walk(root):
+        found |= {os.path.relpath(os.path.join(here, name), root) for name in directories + names}
     return found
 
 
@@ -324,6 +325,7 @@ def test_names_too_long_and_too_deep(root: Path, canary: Path) -> None:
         made.file(name, "x")
         with pytest.raises(Corrupt):
             run(made, root)
+    files.remove_tree(root)  # too deep for pytest's own way of cleaning up
 
 
 def test_a_huge_sparse_file(root: Path, canary: Path) -> None:
