@@ -289,7 +289,8 @@ VERB(write)
 	return fill(path_open(argv[0], O_WRONLY | O_CREAT | O_NOCTTY, 0600), mode, argv[2]);
 }
 
-/* The place's own /dev is a tmpfs: a file made there and unlinked at once lives on as its mount. */
+/* The place's own /dev is a tmpfs: a file made there and unlinked lives on as its mount.  It is mounted
+ * first: Linux before 6.15 refuses to attach what is unlinked. */
 VERB(cover)
 {
 	(void)argc;
@@ -306,12 +307,12 @@ VERB(cover)
 	int fd = openat(dev, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fill(fd, mode, argv[2]) == 0)
 		tree = open_tree(dev, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
-	if (fd >= 0 && unlinkat(dev, name, 0) < 0 && tree >= 0)
-		tree = close_with(tree, -1);
-	close_with(dev, 0);
-	if (tree < 0)
-		return -1;
-	return close_with(tree, attach_at(context, tree, argv[0]));
+	int result = tree < 0 ? -1 : close_with(tree, attach_at(context, tree, argv[0]));
+	int error = errno;
+	if (fd >= 0 && unlinkat(dev, name, 0) < 0 && result == 0)
+		return close_with(dev, -1);
+	errno = error;
+	return close_with(dev, result);
 }
 
 VERB(symlink)
