@@ -23,13 +23,13 @@ ROOT = Path("/sys/fs/cgroup")
 
 def test_v2() -> None:
     found = cgroup_layout.parse(V2, "0::/system.slice/proa.service\n")
-    assert (found.version, found.unified) == ("v2", ROOT)
+    assert (found.kind, found.unified) == ("v2", ROOT)
     assert found.own == "/system.slice/proa.service"
 
 
 def test_v1_uses_the_freezer_and_knows_controllers_mounted_together() -> None:
     found = cgroup_layout.parse(V1, "3:memory:/user\n")
-    assert found.version == "v1"
+    assert found.kind == "v1"
     assert dict(found.trees) == {
         "cpu": ROOT / "cpu,cpuacct",
         "cpuacct": ROOT / "cpu,cpuacct",
@@ -40,7 +40,7 @@ def test_v1_uses_the_freezer_and_knows_controllers_mounted_together() -> None:
 
 def test_hybrid_freezes_in_the_unified_tree() -> None:
     found = cgroup_layout.parse(V1 + UNIFIED, "0::/\n")
-    assert (found.version, found.unified) == ("hybrid", ROOT / "unified")
+    assert (found.kind, found.unified) == ("hybrid", ROOT / "unified")
     assert "freezer" not in dict(found.trees)
 
 

@@ -45,7 +45,7 @@ def existing(name: str) -> Cgroup:
     """The cgroup of that name, without making it."""
     hierarchy = detect()
     try:
-        return Cgroup(name, hierarchy.version, directories(hierarchy, name))
+        return Cgroup(name, hierarchy.kind, directories(hierarchy, name))
     except OSError as error:
         raise HostError(f"cannot prepare cgroups for '{name}': {error}") from error
 
@@ -65,9 +65,9 @@ def children(parent: str) -> list[str]:
 class Cgroup:
     """One cgroup, by name; holds nothing open, so it may be forgotten at any time."""
 
-    def __init__(self, name: str, version: str, directories: dict[str, Path]) -> None:
+    def __init__(self, name: str, kind: str, directories: dict[str, Path]) -> None:
         self.name = name
-        self.v2 = version == "v2"
+        self.v2 = kind == "v2"
         self._at = directories
 
     @property

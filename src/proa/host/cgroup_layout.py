@@ -13,7 +13,7 @@ from proa.host import pseudo
 
 OWN_LEAF = "proa-engine"  # where the engine itself goes when its own cgroup is to be a parent
 _V2_CONTROLLERS = ("cpu", "memory", "pids", "io")
-_V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "blkio")
+_V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "blkio", "freezer")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Hierarchy:
     tree's mount point.  `own` is the engine's own path in the v2 tree.
     """
 
-    version: str  # "v1", "v2" or "hybrid"
+    kind: str  # "v1", "v2" or "hybrid"
     trees: tuple[tuple[str, Path], ...] = ()
     unified: Path | None = None
     own: str = "/"
@@ -48,11 +48,9 @@ def parse(mountinfo: str, own_cgroup: str) -> Hierarchy:
         if kind == "cgroup2":
             unified = unified or where
         elif kind == "cgroup":
-            for controller in set(options.split(" ")[-1].split(",")) & {
-                *_V1_CONTROLLERS,
-                "freezer",
-            }:
-                trees.setdefault(controller, where)
+            for controller in options.split(" ")[-1].split(","):
+                if controller in _V1_CONTROLLERS:
+                    trees.setdefault(controller, where)
     own = next((ln[3:] for ln in own_cgroup.splitlines() if ln.startswith("0::")), "/")
     if not trees and unified is None:
         raise HostError("no cgroup file system is mounted", hint="mount cgroup2 at /sys/fs/cgroup")
@@ -60,8 +58,8 @@ def parse(mountinfo: str, own_cgroup: str) -> Hierarchy:
         return Hierarchy("v2", (), unified, own)
     if unified is not None:
         trees.pop("freezer", None)  # the v2 tree freezes and kills better
-    version = "v1" if unified is None else "hybrid"
-    return Hierarchy(version, tuple(sorted(trees.items())), unified, own)
+    kind = "v1" if unified is None else "hybrid"
+    return Hierarchy(kind, tuple(sorted(trees.items())), unified, own)
 
 
 # -- the parent of all instances ------------------------------------------------------------------
@@ -69,14 +67,14 @@ def parse(mountinfo: str, own_cgroup: str) -> Hierarchy:
 
 @cache
 def unified_base(hierarchy: Hierarchy, parent: str) -> Path:
-    """The v2 directory that holds `parent`, with controllers enabled below both.
+    """The v2 directory that holds `parent` (if any), with controllers enabled below both.
 
     The root of the tree where that is allowed, else the engine's own (delegated) cgroup, whose
     processes then move to a leaf: a v2 cgroup holds either processes or controllers.
     """
     assert hierarchy.unified is not None
     root = hierarchy.unified
-    if hierarchy.version == "hybrid":
+    if hierarchy.kind == "hybrid":
         make(root / parent)
         return root
     own = root / hierarchy.own.strip("/").removesuffix(OWN_LEAF).rstrip("/")
@@ -107,11 +105,16 @@ def _enable(directory: Path) -> None:
 
 
 def _vacate(directory: Path) -> None:
+    """Move every process of a cgroup to a leaf below it, again while new ones turn up."""
     leaf = directory / OWN_LEAF
     make(leaf)
-    for pid in pseudo.read(directory / "cgroup.procs").split():
-        with suppress(ProcessLookupError):
-            pseudo.write(leaf / "cgroup.procs", pid)
+    for _ in range(10):
+        pids = pseudo.read(directory / "cgroup.procs").split()
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                pseudo.write(leaf / "cgroup.procs", pid)
+        if not pids:
+            return
 
 
 def make(directory: Path) -> None:
@@ -122,8 +125,8 @@ def make(directory: Path) -> None:
 
 def directories(hierarchy: Hierarchy, name: str) -> dict[str, Path]:
     """Per controller in use (and "unified") the directory of cgroup `name`."""
-    parent = name.partition("/")[0]
+    parent, slash, _ = name.partition("/")
     found = {controller: tree / name for controller, tree in hierarchy.trees}
     if hierarchy.unified is not None:
-        found["unified"] = unified_base(hierarchy, parent) / name
+        found["unified"] = unified_base(hierarchy, parent if slash else "") / name
     return found
