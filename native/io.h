@@ -22,6 +22,8 @@ void watch_pause(struct watch *watch);                  /* not even these */
 void watch_close(struct watch *watch);                  /* and closes the descriptor */
 bool loop_wait(int timeout_ms);                         /* handles at most one event; false: timed out */
 
+uint64_t now_ns(void);                                  /* CLOCK_REALTIME */
+
 /* ---- frame.c: bytes waiting to be written ------------------------------------------------------ */
 
 struct queue {

@@ -1,6 +1,7 @@
 /* The event loop: epoll, one event at a time, so that a handler may free any watch. */
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "io.h"
@@ -37,6 +38,13 @@ void watch_close(struct watch *watch)
 	if (watch->fd >= 0)
 		close(watch->fd);
 	watch->fd = -1;
+}
+
+uint64_t now_ns(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 bool loop_wait(int timeout_ms)

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "monitor.h"
@@ -15,7 +14,7 @@
 #define FIRST_ENGINE_MS 10000   /* nobody connected: whoever made us is gone */
 #define LINGER_MS 60000         /* without any client taking a byte, after the end */
 #define KILLED_LINGER_MS 1000
-#define KEPT_MAX 16
+#define KEPT_MAX 64
 #define HELLO_MAX 256
 #define EXITS_KEPT 256          /* of execs that ended while no engine was there */
 
@@ -36,12 +35,21 @@ static struct {
 	struct engine *engines;
 	struct descriptors keep, hold;
 	bool has_guest;
+	bool greeted;                   /* the guest has said HELLO */
 	bool met;                       /* an engine has connected */
 	bool launched;                  /* the main process was, or is being */
 	bool ended;                     /* the main process is over: flush and go */
 	bool killed;
 	const char *reason;             /* why the vm died */
 } monitor;
+
+static bool add(struct descriptors *descriptors, int fd)
+{
+	if (descriptors->count == KEPT_MAX)
+		return false;
+	descriptors->fds[descriptors->count++] = fd;
+	return true;
+}
 
 /* ---- towards engines ---------------------------------------------------------------------------------- */
 
@@ -110,9 +118,9 @@ static void exited(struct stream *stream, const struct exit_report *report, bool
 }
 
 /* The guest's processes end with their machine. */
-static void guest_died(const struct exit_report *hull)
+static void guest_died(void)
 {
-	struct exit_report report = { 137, SIGKILL, hull->finished_ns };
+	struct exit_report report = { 128 + SIGKILL, SIGKILL, now_ns() };
 	struct stream *next;
 	for (struct stream *stream = stream_first(); stream; stream = next) {
 		next = stream->next;
@@ -128,7 +136,7 @@ static void hull_exited(struct stream *stream, const struct exit_report *report)
 {
 	while (monitor.guest.watch.fd >= 0 && channel_read(&monitor.guest))
 		;       /* its last words */
-	guest_died(report);
+	guest_died();
 	stream->exit = *report;
 	tell_exit(stream, false);
 }
@@ -136,13 +144,10 @@ static void hull_exited(struct stream *stream, const struct exit_report *report)
 /* The guest broke the protocol, or its channel is gone. */
 static void guest_lost(struct channel *channel)
 {
-	struct stream *hull = stream_find(HULL);
 	channel_close(channel);
 	agent_kill(&monitor.agent);
-	if (!hull || hull->state != STREAM_RUNNING) {
-		struct exit_report report = { 0 };
-		guest_died(&report);
-	}
+	if (!monitor.agent.processes)
+		guest_died();           /* otherwise the hull's EXIT tells */
 }
 
 static void hostile(void)
@@ -156,6 +161,7 @@ static void hostile(void)
 static void on_placed(struct stream *stream, const struct frame *frame, const char *payload)
 {
 	memcpy(&stream->pid, payload, sizeof stream->pid);
+	stream->asked--;
 	stream->state = STREAM_WAITING;
 	tell(stream->asker, frame, payload);
 }
@@ -163,7 +169,8 @@ static void on_placed(struct stream *stream, const struct frame *frame, const ch
 static void on_started(struct stream *stream, const struct frame *frame, const char *payload)
 {
 	memcpy(&stream->pid, payload, sizeof stream->pid);
-	stream->asked = false;
+	stream->asked--;
+	monitor.launched = monitor.launched || stream->id == MAIN;
 	tell(stream->asker, frame, payload);
 	stream_started(stream);
 }
@@ -171,9 +178,13 @@ static void on_started(struct stream *stream, const struct frame *frame, const c
 static void on_failed(struct stream *stream, const struct frame *frame, const char *payload)
 {
 	tell(stream->asker, frame, payload);
-	if (frame->argument == F_SETUP || stream->state == STREAM_RUNNING)
+	if (frame->argument == F_SETUP) {
+		stream->setting_up = false;
 		return;
-	stream->asked = false;
+	}
+	stream->asked--;
+	if (stream->state >= STREAM_RUNNING)
+		return;         /* a second request for a process that exists */
 	stream->state = STREAM_NEW;
 	stream_abandon(stream);
 	if (stream->id == MAIN)
@@ -211,33 +222,29 @@ static void on_credit(struct stream *stream, const struct frame *frame, const ch
 
 static void on_done(struct stream *stream, const struct frame *frame, const char *payload)
 {
+	stream->setting_up = false;
 	tell(stream->asker, frame, payload);
 }
 
-/* What an event must look like to be believed. */
 struct event {
 	void (*handle)(struct stream *stream, const struct frame *frame, const char *payload);
 	uint32_t minimum, maximum;      /* payload */
-	bool running;                   /* only a running process sends it */
 };
 
 static const struct event events[] = {
-	[F_DONE - F_DONE] = { on_done, 0, 0, false },
-	[F_PLACED - F_DONE] = { on_placed, 4, 4, false },
-	[F_STARTED - F_DONE] = { on_started, 4, 4, false },
-	[F_FAILED - F_DONE] = { on_failed, 10, 8 + sizeof(struct failure), false },
-	[F_OUTPUT - F_DONE] = { on_output, 1, CHUNK_MAX, true },
-	[F_EXIT - F_DONE] = { on_exit_report, sizeof(struct exit_report), sizeof(struct exit_report), false },
+	[F_CREDIT] = { on_credit, 4, 4 },
+	[F_DONE] = { on_done, 0, 0 },
+	[F_PLACED] = { on_placed, 4, 4 },
+	[F_STARTED] = { on_started, 4, 4 },
+	[F_FAILED] = { on_failed, 10, 8 + sizeof(struct failure) },
+	[F_OUTPUT] = { on_output, 1, CHUNK_MAX },
+	[F_EXIT] = { on_exit_report, sizeof(struct exit_report), sizeof(struct exit_report) },
 };
-static const struct event credit_event = { on_credit, 4, 4, true };
 
 static const struct event *find_event(uint8_t type)
 {
-	if (type == F_CREDIT)
-		return &credit_event;
-	if (type < F_DONE || type - F_DONE >= (int)(sizeof events / sizeof *events))
-		return NULL;
-	return events[type - F_DONE].handle ? &events[type - F_DONE] : NULL;
+	bool known = type < sizeof events / sizeof *events && events[type].handle;
+	return known ? &events[type] : NULL;
 }
 
 /* The own core is believed. */
@@ -250,23 +257,29 @@ static void own_event(struct agent *agent, const struct frame *frame, const void
 		event->handle(stream, frame, payload);
 }
 
+/* The guest is believed only what it was asked, and what its processes can do in their present state. */
 static bool believable(const struct event *event, const struct stream *stream, const struct frame *frame)
 {
+	bool answers_setup = stream->setting_up && frame->argument == F_SETUP;
 	if (frame->length < event->minimum || frame->length > event->maximum)
 		return false;
-	if (frame->id == HULL || stream->local)
-		return frame->type == F_DONE || (frame->type == F_FAILED && frame->argument == F_SETUP);
-	if (frame->type == F_EXIT)
-		return stream->state == STREAM_RUNNING || stream->state == STREAM_WAITING;
-	if (frame->type == F_PLACED || frame->type == F_STARTED)
-		return stream->asked;
-	return !event->running || stream->state == STREAM_RUNNING;
+	if (stream->id == HULL || stream->local)
+		return answers_setup && (frame->type == F_DONE || frame->type == F_FAILED);
+	switch (frame->type) {
+	case F_DONE: return answers_setup;
+	case F_FAILED: return answers_setup || (stream->asked > 0 && frame->argument != F_SETUP);
+	case F_PLACED: return stream->asked > 0 && stream->state == STREAM_NEW;
+	case F_STARTED: return stream->asked > 0 && stream->state < STREAM_RUNNING;
+	case F_EXIT: return stream->state == STREAM_WAITING || stream->state == STREAM_RUNNING;
+	default: return stream->state == STREAM_RUNNING;
+	}
 }
 
 static void guest_event(struct channel *channel, const struct frame *frame, char *payload, int *fds, int fd_count)
 {
 	(void)channel, (void)fds, (void)fd_count;
-	if (frame->type == F_HELLO && frame->length <= HELLO_MAX) {
+	if (frame->type == F_HELLO && frame->length <= HELLO_MAX && !monitor.greeted) {
+		monitor.greeted = true;
 		tell_all(&(struct frame){ .length = frame->length, .type = F_HELLO }, payload);
 		return;
 	}
@@ -338,15 +351,24 @@ static void give_kept(struct engine *engine, const struct frame *request)
 		failed(engine, request, EBADF, "keep");
 }
 
+/* Descriptors that must stay open as long as the instance lives: sockets that reserve its ports. */
+static void hold(struct engine *engine, const struct frame *frame, int *fds, int fd_count)
+{
+	for (int i = 0; i < fd_count; i++) {
+		if (!add(&monitor.hold, fds[i])) {
+			failed(engine, frame, EMFILE, "hold");
+			return;
+		}
+		fds[i] = -1;
+	}
+	done(engine, frame);
+}
+
 static void kill_everything(void)
 {
-	struct timespec now;
 	monitor.killed = true;
-	if (monitor.launched && !monitor.ended && monitor.has_guest) {
-		clock_gettime(CLOCK_REALTIME, &now);
-		guest_died(&(struct exit_report){
-			.finished_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec });
-	}
+	if (monitor.has_guest)
+		guest_died();
 	if (monitor.launched && !monitor.has_guest)
 		agent_kill(&monitor.agent);     /* its EXIT ends us */
 	else
@@ -363,12 +385,15 @@ static void ask(struct engine *engine, const struct frame *frame, char *payload,
 		return;
 	}
 	stream->asker = engine;
-	if (frame->type != F_SETUP) {
-		bool first = stream->state == STREAM_NEW && !stream->asked;
-		stream->asked = true;
+	if (frame->type == F_SETUP) {
+		stream->setting_up = true;
+	} else {
+		bool first = stream->state == STREAM_NEW && stream->asked == 0;
+		stream->asked++;
 		stream->local = first ? local : stream->local;
-		stream->logged = frame->type == F_LAUNCH ? (frame->flags & LAUNCH_LOG) != 0 : stream->logged;
 	}
+	if (frame->type == F_LAUNCH)
+		stream->logged = frame->flags & LAUNCH_LOG;
 	if (frame->type == F_LAUNCH && frame->id == MAIN)
 		monitor.launched = true;
 	forward(local, frame, payload, fds, fd_count);
@@ -397,6 +422,9 @@ static void engine_request(struct channel *channel, const struct frame *frame, c
 		break;
 	case F_KILL:
 		kill_everything();
+		break;
+	case F_HOLD:
+		hold(engine, frame, fds, fd_count);
 		break;
 	case F_QUIT:
 		if (!monitor.launched)
@@ -474,14 +502,6 @@ static int parse_number(const char *text)
 	char *rest;
 	long number = strtol(text, &rest, 10);
 	return *text && !*rest && number > 2 && fcntl((int)number, F_SETFD, FD_CLOEXEC) == 0 ? (int)number : -1;
-}
-
-static bool add(struct descriptors *descriptors, int fd)
-{
-	if (descriptors->count == KEPT_MAX)
-		return false;
-	descriptors->fds[descriptors->count++] = fd;
-	return true;
 }
 
 static bool parse(int argc, char **argv, int *directory)

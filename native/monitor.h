@@ -13,7 +13,8 @@ struct stream {
 	uint32_t id;
 	enum stream_state state;
 	bool local;                     /* the process is of the monitor's own core */
-	bool asked;                     /* a request for it is on its way */
+	bool setting_up;                /* SETUP is not answered yet */
+	uint32_t asked;                 /* how many of PLACE, LAUNCH, EXEC are not */
 	bool logged;
 	bool reported;                  /* an engine knows of its exit */
 	struct engine *asker;           /* who is told the answers */

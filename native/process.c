@@ -8,7 +8,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "process.h"
@@ -379,13 +378,11 @@ static void drain(struct process *process, int index)
 
 static void emit_exit(const struct process *process, int status)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
 	uint32_t number = WIFSIGNALED(status) ? (uint32_t)WTERMSIG(status) : 0;
 	struct exit_report report = {
 		.code = number ? 128 + number : (uint32_t)WEXITSTATUS(status),
 		.signal = number,
-		.finished_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec,
+		.finished_ns = now_ns(),
 	};
 	bool oom = process->agent->guest && guest_oom_kills() > process->oom_kills;
 	struct frame frame = {

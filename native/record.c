@@ -4,7 +4,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "monitor.h"
@@ -85,11 +84,7 @@ static void append(struct file *file, const struct iovec *parts, int count)
 
 void record_log(uint8_t stream, const char *bytes, uint32_t length)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	struct log_header header = {
-		.time_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec, .length = length, .stream = stream,
-	};
+	struct log_header header = { .time_ns = now_ns(), .length = length, .stream = stream };
 	struct iovec parts[] = { { &header, sizeof header }, { (void *)(uintptr_t)bytes, length } };
 	append(&process_log, parts, 2);
 }

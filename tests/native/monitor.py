@@ -141,23 +141,26 @@ class Connection:
 class Monitor:
     """A monitor process with its directory; ended, at the latest, by its exit from the context."""
 
-    def __init__(self, *, channel: socket.socket | None = None, keep: Sequence[int] = ()) -> None:
+    def __init__(
+        self, *, channel: socket.socket | None = None, keep: Sequence[int] = (),
+        directory: Path | None = None,
+    ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="proa-native-")
-        self.directory = Path(self._temporary.name)
-        self.path = self.directory / "sock"
+        self.path = Path(self._temporary.name) / "sock"
+        self.directory = directory or self.path.parent
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self.path))
         listener.listen()
-        directory = os.open(self.directory, os.O_RDONLY)
+        opened = os.open(self.directory, os.O_RDONLY)
         extra = [("--channel", channel.fileno())] if channel else []
-        options = [("--listen", listener.fileno()), ("--directory", directory), *extra]
+        options = [("--listen", listener.fileno()), ("--directory", opened), *extra]
         options += [("--keep", fd) for fd in keep]
         self.process = subprocess.Popen(
             [BINARY, "monitor", *(str(word) for pair in options for word in pair)],
             pass_fds=[fd for _, fd in options],
         )
         listener.close()
-        os.close(directory)
+        os.close(opened)
         if channel:
             channel.close()
 
