@@ -10,9 +10,11 @@ import io
 import json
 import lzma
 import os
+import random
 import shutil
 import stat
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -23,12 +25,15 @@ from typing import Any
 
 import pytest
 
+import proa
 from proa.errors import Conflict, Corrupt, ImageNotFound, Invalid, NoSpace, ProaError
 from proa.image import layer, stream
 from proa.image.store import Images
 from proa.image.stream import Bounds
 from tests.conftest import need
 from tests.support.images import Layer, archive
+
+SOURCE = Path(proa.__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -90,8 +95,9 @@ def test_tagging_moves_a_name_and_keeps_the_loser(images: Images) -> None:
     assert images.get("first").names == ("first:latest", "second:latest")
     assert images.get(second).names == ()
     assert [item["RepoTags"] for item in images.list() if item["Id"] == second] == [[]]
-    with pytest.raises(Invalid):
-        images.tag("first", "Bad Name")
+    for bad in ("Bad Name", f"x@{first}", first, "sha256:1"):
+        with pytest.raises(Invalid):
+            images.tag("first", bad)
 
 
 def test_the_same_image_loaded_twice_is_one(images: Images) -> None:
@@ -361,6 +367,43 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "tmp") == []
     assert not (tmp_path / ".index.json.0123").exists()
     assert stat.S_IMODE((tmp_path / "layers").stat().st_mode) == 0o700
+
+
+LOAD_FOREVER = """
+import io, sys
+from pathlib import Path
+from proa.image.store import Images
+data = Path(sys.argv[2]).read_bytes()
+images = Images(Path(sys.argv[1]))
+print(flush=True)
+while True:
+    images.load(io.BytesIO(data))
+    images.disk(images.get("a"))
+    images.remove("a")
+"""
+
+
+def test_a_process_killed_anywhere_leaves_a_sound_store(tmp_path: Path) -> None:
+    need(os.geteuid() == 0, "root", "unpacking layers needs root")
+    data, root = tmp_path / "a.tar", tmp_path / "images"
+    data.write_bytes(archive("a", one_file("1"), one_file("2")))
+    chance = random.Random(5)
+    for _ in range(6):
+        command = [sys.executable, "-c", LOAD_FOREVER, str(root), str(data)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(SOURCE)}
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"\n"
+            time.sleep(chance.random() * 0.08)
+            child.kill()
+        images = Images(root)
+        assert os.listdir(root / "tmp") == []
+        for line in images.list():
+            image = images.get(line["Id"])
+            assert [os.listdir(path / "dir") for path in images.layers(image)] == [["2"], ["1"]]
+            images.remove(image.id)
+        assert stored(images) == set()
 
 
 def test_changes_of_another_process_are_seen(images: Images) -> None:

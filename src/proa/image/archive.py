@@ -187,7 +187,7 @@ def _names(item: Descriptor) -> list[Reference]:
     for key in _NAME_KEYS:
         text = item.annotations.get(key, "")
         if ":" in text or "/" in text:
-            return [_name(text)]
+            return [name for name in [_name(text)] if not name.digest]
     return []
 
 
@@ -225,7 +225,7 @@ def _tags(entry: dict[str, Any]) -> list[Reference]:
     tags = entry.get("RepoTags") or []
     if not isinstance(tags, list):
         raise Corrupt("the field 'RepoTags' of 'manifest.json' is not a list")
-    return [_name(tag) for tag in tags]
+    return [name for name in map(_name, tags) if not name.digest]
 
 
 def _load_docker(members: Members, stage: Stage) -> None:

@@ -78,11 +78,12 @@ class Catalog:
 
     def snapshot(self) -> Snapshot:
         """All images now: one stat(2) when nothing changed."""
-        current = self._current
-        if current is None or current.stamp != self._layout.stamp():
-            with self._guard, tree.reporting("read the image index"):
-                current = self._current = self._read()
-        return current
+        with tree.reporting("read the image index"):
+            current = self._current
+            if current is None or current.stamp != self._layout.stamp():
+                with self._guard:
+                    current = self._current = self._read()
+            return current
 
     def forget(self) -> None:
         """The index was changed by this process: do not trust its stamp."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from proa.errors import HostError, NoSpace, Unsupported
 from proa.image import tree
 from proa.image.layout import Layout
-from proa.image.unpacked import Layers, facts_at
+from proa.image.unpacked import facts_at
 
 # Layers have short names in the working directory because mount(2) takes one page of options.
 # The mount is in a namespace of its own and is gone with the shell, however that ends.
@@ -28,9 +28,8 @@ exec "$@" merged
 class Disks:
     """Makes and keeps the disks of a store's images."""
 
-    def __init__(self, layout: Layout, layers: Layers) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._layers = layers
         self._guard = threading.Lock()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 

@@ -74,8 +74,8 @@ def parse(text: str) -> Reference:
     registry, path = _split(head)
     if not _REGISTRY.fullmatch(registry) or not _is_path(path):
         raise _invalid(text)
-    if len(registry) + 1 + len(path) > MAXIMUM_NAME or _HEX.fullmatch(head):
-        raise _invalid(text)
+    if len(registry) + 1 + len(path) > MAXIMUM_NAME or _HEX.fullmatch(head) or head == "sha256":
+        raise _invalid(text)  # too long, or what an id looks like
     return Reference(registry, path, tag or ("" if digest else DEFAULT_TAG), digest)
 
 

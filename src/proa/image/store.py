@@ -17,6 +17,7 @@ from proa.image import archive, changes, reference, rootfs, save, staging, tree,
 from proa.image.catalog import Catalog, Image, normalised
 from proa.image.disk import Disks
 from proa.image.layout import Layout, Named
+from proa.image.reference import Reference
 from proa.image.rootfs import ImageRootfs
 from proa.image.staging import Arrival, Stage
 from proa.image.stream import STANDARD_BOUNDS, Source
@@ -39,6 +40,13 @@ def _nobody(image_id: str) -> Sequence[str]:
     return ()
 
 
+def _new_name(text: str) -> Reference:
+    wanted = reference.parse(text)
+    if wanted.digest:
+        raise Invalid(f"cannot name an image by a digest: '{text}'")
+    return wanted
+
+
 class Images:
     """The image store of one engine, below `root`; safe for threads and for other processes.
 
@@ -52,7 +60,8 @@ class Images:
         self.bounds = STANDARD_BOUNDS
         self._catalog = Catalog(self._layout)
         self._layers = Layers(self._layout)
-        self._disks = Disks(self._layout, self._layers)
+        self._disks = Disks(self._layout)
+        self.collect()  # what a process killed between two renames left
 
     # -- finding --------------------------------------------------------------------------------
 
@@ -108,9 +117,7 @@ class Images:
 
     def tag(self, name: str, new: str) -> None:
         """Give an image another name; whoever had that name loses it."""
-        image, wanted = self.get(name), reference.parse(new)
-        if wanted.digest:
-            raise Invalid(f"cannot tag an image with a digest: '{new}'")
+        image, wanted = self.get(name), _new_name(new)
         with self._changing(f"tag image '{new}'") as lines:
             line = next(line for line in lines if line.manifest.digest == image.manifest_digest)
             arrival = Arrival(image.id, line.manifest, line.size_bytes, (str(wanted),))
@@ -201,7 +208,7 @@ class Images:
         self, file: Source, name: str = "", edits: Sequence[str] = (), message: str = ""
     ) -> Image:
         """Make an image of a root file system's tar; `edits` are Dockerfile lines (CMD, ENV...)."""
-        names = [reference.parse(name)] if name else []
+        names = [_new_name(name)] if name else []
         edited = changes.apply({}, edits)
         loaded = self._take_in(
             "import the archive",
@@ -213,7 +220,11 @@ class Images:
         with tree.reporting(action), self._layout.workspace() as work:
             stage = Stage(self._layout, work, self.bounds)
             fill(stage)
-            arrivals = stage.commit()
+            try:
+                arrivals = stage.commit()
+            except BaseException:
+                self.collect()
+                raise
             self._catalog.forget()
         return tuple(
             Loaded(
