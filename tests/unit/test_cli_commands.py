@@ -36,13 +36,12 @@ def proa(
     path: Path, *words: str, input: bytes | None = None, **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PROA_HOST": f"unix://{path}", **variables}
-    stdin = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
     return subprocess.run(
         [sys.executable, "-IS", str(ROOT / "src/proa/__main__.py"), *words],
         env=environment,
         capture_output=True,
         timeout=30,
-        **stdin,  # type: ignore[call-overload]
+        input=input or b"",
     )
 
 

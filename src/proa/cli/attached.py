@@ -6,8 +6,8 @@ import os
 
 from proa.cli.options import Option, Values
 from proa.cli.signals import Proxy
-from proa.client.connection import Answer, Connection, target
-from proa.errors import Invalid, ProaError
+from proa.client.connection import Answer, Connection, instance_path, target
+from proa.errors import EngineUnavailable, Invalid, NotFound, ProaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,9 +28,11 @@ class Attachment:
         self.stdout = self.stderr = True
         self.proxy = Proxy() if values.sig_proxy else None
         self.keys = b""
+        self._detach_keys = ""
         if tty and stdin:
             from proa.cli.terminal import detach_keys
 
+            self._detach_keys = values.detach_keys
             self.keys = detach_keys(values.detach_keys)
             if not os.isatty(0):
                 raise Invalid(
@@ -45,6 +47,7 @@ class Attachment:
             "stdin": self.stdin,
             "stdout": self.stdout,
             "stderr": self.stderr,
+            "detachKeys": self._detach_keys or None,
         }
         connection.begin_hijack("POST", target(f"/containers/{instance}/attach", query))
 
@@ -90,7 +93,23 @@ def run(
         start()
     if not attachment.follow(attached, instance):
         return None
-    return exit_code(ended)
+    try:
+        return exit_code(ended)
+    except EngineUnavailable:
+        return _ask_again(instance)
+
+
+def _ask_again(instance: str) -> int:
+    """The exit code from the next engine: instances outlive the one that was waiting for it."""
+    from proa.cli import session
+
+    path = instance_path(instance, "/wait")
+    try:
+        return exit_code(session.stream("POST", path, {"condition": "not-running"}))
+    except NotFound:
+        raise EngineUnavailable(
+            f"the engine ended before the exit code of '{instance[:12]}' was known"
+        ) from None
 
 
 def exit_code(answer: Answer) -> int:

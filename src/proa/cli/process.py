@@ -48,6 +48,7 @@ def execute(values: Values, arguments: list[str]) -> int:
         "User": values.user or "",
         "WorkingDir": values.workdir or "",
         "Privileged": values.privileged,
+        "DetachKeys": values.detach_keys if values.tty and stdin else "",
     }
     if values.tty and stdin and not os.isatty(0):
         raise Invalid("'-t' with '-i' needs a terminal, and standard input is none")

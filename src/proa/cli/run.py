@@ -89,12 +89,18 @@ def _run_attached(values: Values, request: dict[str, Any]) -> int:
         _mark(stages, "started")
 
     condition = "removed" if values.rm and not remove_here else "next-exit"
-    code = attached.run(instance, attachment, streams, condition=condition, start=start)
-    if stages and code is not None:
-        stages.mark("exit known")
-        _print_trace(instance, stages)
-    if remove_here and code is not None:
-        _discard(instance)
+    detached = False
+    try:
+        code = attached.run(instance, attachment, streams, condition=condition, start=start)
+        detached = code is None
+        if stages:
+            stages.mark("detached" if detached else "exit known")
+            _print_trace(instance, stages)
+    finally:
+        if remove_here and not detached:
+            _discard(instance)
+    if remove_here and detached:
+        sys.stderr.write(f"warning: '{instance[:12]}' stays when it ends, because of --trace\n")
     return code or 0
 
 

@@ -63,7 +63,9 @@ def _component(reference: str) -> str:
 class Answer:
     """Status, headers (lower-case names) and the body, read as it is asked for."""
 
-    def __init__(self, connection: Connection, status: int, headers: dict[str, str]) -> None:
+    def __init__(
+        self, connection: Connection, status: int, headers: dict[str, str], *, bodiless: bool
+    ) -> None:
         self.status = status
         self.headers = headers
         self._connection = connection
@@ -71,7 +73,7 @@ class Answer:
         self._chunked = "chunked" in headers.get("transfer-encoding", "")
         length = headers.get("content-length")
         self._left: int | None = int(length) if length and length.isdigit() else None
-        if status in (204, 304) or 100 <= status < 200:
+        if bodiless or status in (204, 304) or 100 <= status < 200:
             self._chunked, self._left = False, 0
         elif self._chunked:
             self._left = 0
@@ -195,8 +197,8 @@ class Connection:
 
     def finish(self) -> Answer:
         """The oldest unanswered request's answer.  Raises a ProaError for a failed one."""
-        request = self._pending.pop(0) if self._pending else ""
-        answer = self._read_head()
+        request = self._pending.pop(0)
+        answer = self._read_head(request)
         if answer.status >= 300:
             raise faults.from_answer(answer.status, answer.read(), request)
         return answer
@@ -232,8 +234,8 @@ class Connection:
 
     def hijack(self) -> None:
         """From here on `socket` is a raw stream; `early` holds what was read of it already."""
-        request = self._pending.pop(0) if self._pending else ""
-        answer = self._read_head()
+        request = self._pending.pop(0)
+        answer = self._read_head(request)
         if answer.status not in (101, 200):
             raise faults.from_answer(answer.status, answer.read(), request)
         self.early, self._buffer = self._buffer, b""
@@ -288,7 +290,7 @@ class Connection:
         except ConnectionError:
             raise self.lost() from None
 
-    def _read_head(self) -> Answer:
+    def _read_head(self, request: str) -> Answer:
         line = self.read_line()
         fields = line.split(None, 2)
         if len(fields) < 2 or not line.startswith(b"HTTP/1.") or not fields[1].isdigit():
@@ -299,8 +301,8 @@ class Connection:
             headers[name.strip().lower()] = value.strip()
         status = int(fields[1])
         if status == 100:
-            return self._read_head()
-        return Answer(self, status, headers)
+            return self._read_head(request)
+        return Answer(self, status, headers, bodiless=request.startswith("HEAD "))
 
 
 def _head(method: str, url: str, headers: dict[str, str]) -> bytes:
