@@ -358,7 +358,7 @@ class FakeEngine:
             raise NotFound(f"Could not find the file {path} in container {reference}")
         name = path.rpartition("/")[2] or "/"
         mode = 0o644 if path in self.files else 1 << 31 | 0o755
-        return {"name": name, "size": 5, "mode": mode, "mtime": "2023-11-14T22:13:20Z",
+        return {"name": name, "size": 5, "mode": mode, "mtime": 1700000000.5,
                 "linkTarget": ""}  # fmt: skip
 
     def archive_get(self, reference: str, path: str) -> Iterator[bytes]:

@@ -338,7 +338,7 @@ def test_archive(api: Api) -> None:
     import base64
 
     stat = json.loads(base64.b64decode(head.fields["x-docker-container-path-stat"]))
-    assert stat["name"] == "hostname"
+    assert (stat["name"], stat["mtime"]) == ("hostname", "2023-11-14T22:13:20.500000000Z")
     tar = api("GET", "/containers/one/archive?path=/etc/hostname").body
     assert api("PUT", "/containers/one/archive?path=/tmp", tar).status == 200
     assert api.engine.files["/tmp/hostname"] == b"fake\n"

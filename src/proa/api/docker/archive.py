@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from proa.api.answer import Answer, Reply, Streamed
 from proa.api.docker import lookup
+from proa.api.docker.times import rfc3339
 from proa.api.request import Request
 from proa.errors import Invalid
 
@@ -45,8 +46,10 @@ def put(engine: Engine, request: Request) -> Answer:
 
 
 def _stat_field(engine: Engine, identity: str, path: str) -> tuple[tuple[str, str], ...]:
-    facts = json.dumps(engine.archive_stat(identity, path), separators=(",", ":"))
-    return (("X-Docker-Container-Path-Stat", base64.b64encode(facts.encode()).decode()),)
+    facts = engine.archive_stat(identity, path)
+    shown = facts | {"mtime": rfc3339(int(facts["mtime"] * 1e9))}
+    text = json.dumps(shown, separators=(",", ":"))
+    return (("X-Docker-Container-Path-Stat", base64.b64encode(text.encode()).decode()),)
 
 
 def _path(request: Request) -> str:
