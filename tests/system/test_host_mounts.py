@@ -135,6 +135,13 @@ def test_without_an_upper_layer_it_is_read_only(layers: tuple[Path, ...], namesp
         os.close(fd)
 
 
+def test_one_layer_alone_is_read_only(layers: tuple[Path, ...], namespace: int) -> None:
+    fd = mounts.layered(layers[1:], None, namespace)
+    said = inside(fd, namespace, 'print(open("same").read(), os.stat("bottom").st_uid)')
+    os.close(fd)
+    assert said == "bottom 33\n"
+
+
 @pytest.mark.usefixtures("way")
 def test_a_hundred_layers_and_no_descriptor_left(tmp_path: Path, namespace: int) -> None:
     layers = [tmp_path / f"layer{number}" for number in range(100)]
@@ -154,8 +161,8 @@ def test_a_refused_overlay_says_why(tmp_path: Path, namespace: int, writable: Pa
     (writable / "work").rmdir()
     with pytest.raises((HostError, FileNotFoundError)):
         mounts.layered([tmp_path], writable, namespace)
-    with pytest.raises(HostError, match=r"'overlay' at 'lowerdir=/nowhere': .*[Nn]o such"):
-        mounts.fs("overlay", {"lowerdir": "/nowhere"})
+    with pytest.raises(HostError, match=r"'tmpfs' at 'size=plenty': .*size"):
+        mounts.fs("tmpfs", {"size": "plenty"})
     with pytest.raises(HostError, match="cannot mount file system 'nonesuchfs' at 'fsopen'"):
         mounts.fs("nonesuchfs")
 

@@ -302,6 +302,8 @@ def layered(
 
     `writable` holds the directories `upper` and `work`; None makes a read-only overlay.
     """
+    if writable is None and len(layers) == 1:  # older kernels refuse to stack one layer
+        return idmapped(layers[0], idmap_fd, readonly=True)
     with ExitStack() as opened:
 
         def keep(fd: int) -> int:
