@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import threading
@@ -15,6 +16,8 @@ from proa.errors import HostError, NoSpace, Unsupported
 from proa.image import tree
 from proa.image.layout import Layout
 from proa.image.unpacked import facts_at
+
+_OUTPUT_SHOWN = 2000
 
 # Layers have short names in the working directory because mount(2) takes one page of options.
 # The mount is in a namespace of its own and is gone with the shell, however that ends.
@@ -93,7 +96,8 @@ def _run(command: Sequence[str], directory: Path) -> None:
     )  # fmt: skip
     if result.returncode == 0:
         return
-    said = result.stdout.decode(errors="replace").strip()
+    said = " ".join(result.stdout.decode(errors="replace").split())[:_OUTPUT_SHOWN]
     if "No space left" in said:
         raise NoSpace("cannot make the disk of an image: no space left on the disk")
-    raise HostError(f"'{' '.join(command)}' failed with code {result.returncode}: {said}")
+    shown = shlex.join(" ".join(word.split()) for word in command)
+    raise HostError(f"'{shown}' failed with exit code {result.returncode}: {said or 'no output'}")
