@@ -76,6 +76,10 @@ class Frame:
         return step, error, verb.decode(), argument.decode()
 
 
+def header(kind: int, id: int, payload: bytes, flags: int = 0, argument: int = 0) -> bytes:
+    return struct.pack("<IBBHI", len(payload), kind, flags, argument, id)
+
+
 class Connection:
     """One engine's connection."""
 
@@ -84,11 +88,16 @@ class Connection:
         sock.settimeout(PATIENCE_SECONDS)
 
     def send(
-        self, kind: int, id: int = MAIN, payload: bytes = b"", *,
-        flags: int = 0, argument: int = 0, fds: Sequence[int] = (),
+        self, kind: int, id: int = MAIN, payload: bytes = b"", *, flags: int = 0, argument: int = 0
     ) -> None:
-        data = struct.pack("<IBBHI", len(payload), kind, flags, argument, id) + payload
-        sent = socket.send_fds(self.sock, [data], list(fds)) if fds else 0
+        self.sock.sendall(header(kind, id, payload, flags, argument) + payload)
+
+    def send_with(
+        self, fds: Sequence[int], kind: int, id: int = MAIN, payload: bytes = b"", *, flags: int = 0
+    ) -> None:
+        """Send a frame with descriptors."""
+        data = header(kind, id, payload, flags) + payload
+        sent = socket.send_fds(self.sock, [data], list(fds))
         self.sock.sendall(data[sent:])
 
     def _read(self, length: int) -> bytes:
@@ -119,14 +128,14 @@ class Connection:
     def attach(self, flags: int = OUT | ERR, id: int = MAIN, keys: bytes = b"") -> socket.socket:
         """A client's side of a new sink."""
         ours, theirs = socket.socketpair()
-        self.send(ATTACH, id, keys, flags=flags, fds=[theirs.fileno()])
+        self.send_with([theirs.fileno()], ATTACH, id, keys, flags=flags)
         theirs.close()
         assert self.expect(DONE, id).argument == ATTACH
         ours.settimeout(PATIENCE_SECONDS)
         return ours
 
     def place(self, steps: bytes = PLACE_PLAN, fds: Sequence[int] = ()) -> int:
-        self.send(PLACE, payload=steps, fds=fds)
+        self.send_with(fds, PLACE, payload=steps)
         return self.expect(PLACED).number
 
     def launch(self, steps: bytes, flags: int = 0) -> int:
@@ -142,7 +151,10 @@ class Monitor:
     """A monitor process with its directory; ended, at the latest, by its exit from the context."""
 
     def __init__(
-        self, *, channel: socket.socket | None = None, keep: Sequence[int] = (),
+        self,
+        *,
+        channel: socket.socket | None = None,
+        keep: Sequence[int] = (),
         directory: Path | None = None,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="proa-native-")
@@ -183,8 +195,8 @@ class Monitor:
         while data:
             _, length, stream, zero = struct.unpack_from("<QIB3s", data)
             assert zero == b"\0\0\0"
-            records.append((stream, data[16:16 + length]))
-            data = data[16 + length:]
+            records.append((stream, data[16 : 16 + length]))
+            data = data[16 + length :]
         return records
 
     def __enter__(self) -> Monitor:

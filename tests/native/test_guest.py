@@ -12,9 +12,41 @@ from dataclasses import dataclass
 import pytest
 
 from tests.native.monitor import (
-    BASE, CLOSE, CLOSE_STDIN, CREDIT, DONE, EXEC, EXIT, FAILED, HELLO, IN, JOIN, KILL, LAUNCH, LOCAL,
-    MAIN, NAMESPACES, OUT, OUTPUT, PLACE, PLACED, RESIZE, SETUP, SIGNAL, STARTED, STATE, STATUS,
-    STDIN, WITH_LOG, WITH_STDIN, Connection, Monitor, gone, plan, read_all, shell,
+    BASE,
+    CLOSE,
+    CLOSE_STDIN,
+    CREDIT,
+    DONE,
+    EXEC,
+    EXIT,
+    FAILED,
+    HELLO,
+    IN,
+    JOIN,
+    KILL,
+    LAUNCH,
+    LOCAL,
+    MAIN,
+    NAMESPACES,
+    OUT,
+    OUTPUT,
+    PLACE,
+    PLACED,
+    RESIZE,
+    SETUP,
+    SIGNAL,
+    STARTED,
+    STATE,
+    STATUS,
+    STDIN,
+    WITH_LOG,
+    WITH_STDIN,
+    Connection,
+    Monitor,
+    gone,
+    plan,
+    read_all,
+    shell,
 )
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="places need root")
@@ -141,7 +173,7 @@ def test_spare_machine_ends_with_its_engine(machine: Machine) -> None:
 def test_output_beyond_the_credit_kills(machine: Machine) -> None:
     machine.start()
     client = machine.engine.attach(OUT)  # which takes nothing
-    with pytest.raises(OSError):  # noqa: PT012
+    with pytest.raises(OSError):
         for _ in range((WINDOW + DRAIN) // len(CHUNK) + 64):
             machine.guest.send(OUTPUT, payload=CHUNK, flags=1)
     assert machine.engine.expect(EXIT).exit == (137, 9)
@@ -161,9 +193,19 @@ def test_what_was_not_asked_is_not_believed(machine: Machine) -> None:
     exited, pid = struct.pack("<IIQ", 0, 0, 1), struct.pack("<I", 1)
     failure = struct.pack("<II", 0, 1) + b"exec\0\0"
     for id in (HULL, MAIN, 7):
-        for kind, payload in ((EXIT, exited), (STARTED, pid), (PLACED, pid), (FAILED, failure),
-                              (OUTPUT, b"x"), (CREDIT, pid), (DONE, b""), (STATUS, exited),
-                              (PLACE, b"x"), (KILL, b""), (255, b"")):
+        for kind, payload in (
+            (EXIT, exited),
+            (STARTED, pid),
+            (PLACED, pid),
+            (FAILED, failure),
+            (OUTPUT, b"x"),
+            (CREDIT, pid),
+            (DONE, b""),
+            (STATUS, exited),
+            (PLACE, b"x"),
+            (KILL, b""),
+            (255, b""),
+        ):
             guest.send(kind, id, payload, flags=1, argument=LAUNCH)
     guest.send(HELLO, HULL)
     engine.expect(HELLO, HULL)  # and nothing else had come through
@@ -175,7 +217,9 @@ def test_what_was_not_asked_is_not_believed(machine: Machine) -> None:
     engine.send(STATE, HULL)
     statuses = {frame.id: frame for frame in (engine.receive(), engine.receive())}
     assert {id: (s.argument, s.number) for id, s in statuses.items()} == {
-        HULL: (2, machine.hull), MAIN: (2, 5)}
+        HULL: (2, machine.hull),
+        MAIN: (2, 5),
+    }
     engine.expect(DONE, HULL)
     machine.finish()
     assert engine.expect(EXIT).exit == (0, 0)
@@ -187,7 +231,7 @@ def test_noise_from_the_guest(machine: Machine) -> None:
         noise = os.urandom(8)
         machine.guest.sock.sendall(struct.pack("<I", 8) + os.urandom(8) + noise)
     machine.engine.send(KILL)
-    frames = []
+    frames: list[tuple[int, int]] = []
     while not frames or frames[-1] != (EXIT, MAIN):
         frame = machine.engine.receive()
         frames.append((frame.type, frame.id))
@@ -196,7 +240,7 @@ def test_noise_from_the_guest(machine: Machine) -> None:
 
 def test_requests_to_the_guest_carry_no_descriptors(machine: Machine) -> None:
     with open("/dev/null") as null:
-        machine.engine.send(SETUP, HULL, b"x", fds=[null.fileno()])
+        machine.engine.send_with([null.fileno()], SETUP, HULL, b"x")
     data, fds, _, _ = socket.recv_fds(machine.guest.sock, 13, 4)
     assert len(data) == 13 and fds == []
 

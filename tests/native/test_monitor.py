@@ -8,31 +8,49 @@ import os
 import signal
 import socket
 import struct
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.native.monitor import (
-    BASE, CLOSE, CLOSE_STDIN, DONE, ERR, EXEC, EXIT, FAILED, GET_FD, HUP, IN, JOIN, KILL, LAUNCH,
-    MUX, NAMESPACES, OUT, PLACE, PLACE_PLAN, PLACED, QUIT, RESIZE, SIGNAL, STARTED, STATE,
-    STATUS, WITH_LOG, WITH_STDIN, WITH_TTY, Connection, Monitor, command, gone, plan, read_all,
-    read_until, shell,
+    ATTACH,
+    BASE,
+    CLOSE,
+    CLOSE_STDIN,
+    DONE,
+    ERR,
+    EXEC,
+    EXIT,
+    FAILED,
+    HUP,
+    IN,
+    JOIN,
+    KILL,
+    LAUNCH,
+    MUX,
+    NAMESPACES,
+    OUT,
+    PLACE,
+    PLACE_PLAN,
+    PLACED,
+    QUIT,
+    RESIZE,
+    SIGNAL,
+    STARTED,
+    WITH_LOG,
+    WITH_STDIN,
+    WITH_TTY,
+    Connection,
+    Monitor,
+    command,
+    gone,
+    plan,
+    read_all,
+    read_until,
+    shell,
 )
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="places need root")
-
-
-@pytest.fixture
-def monitor() -> Iterator[Monitor]:
-    with Monitor() as running:
-        yield running
-
-
-@pytest.fixture
-def engine(monitor: Monitor) -> Connection:
-    return monitor.connect()
 
 
 def run(engine: Connection, script: str, flags: int = 0) -> tuple[bytes, tuple[int, int]]:
@@ -44,7 +62,7 @@ def run(engine: Connection, script: str, flags: int = 0) -> tuple[bytes, tuple[i
     return output, engine.expect(EXIT).exit
 
 
-# -- the place and its process ------------------------------------------------------------------
+# -- the place and its process -------------------------------------------------------------------
 
 
 def test_exit_code_and_record(monitor: Monitor, engine: Connection) -> None:
@@ -57,13 +75,16 @@ def test_exit_code_and_record(monitor: Monitor, engine: Connection) -> None:
 
 
 def test_process_is_first_and_alone_in_all_namespaces(engine: Connection) -> None:
-    script = 'echo $$ $(id -u) $(id -G); for n in user pid mnt net ipc uts cgroup; do ' \
-             'readlink /proc/self/ns/$n; done; cat /proc/self/uid_map'
+    script = (
+        "echo $$ $(id -u) $(id -G); for n in user pid mnt net ipc uts cgroup; do "
+        "readlink /proc/self/ns/$n; done; cat /proc/self/uid_map"
+    )
     output, _ = run(engine, script)
     lines = output.decode().splitlines()
     assert lines[0] == "1 0 0"
-    for name, inside in zip(("user", "pid", "mnt", "net", "ipc", "uts", "cgroup"), lines[1:8],
-                            strict=True):
+    for name, inside in zip(
+        ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup"), lines[1:8], strict=True
+    ):
         assert inside != os.readlink(f"/proc/self/ns/{name}")
     assert lines[8].split() == ["0", str(BASE), "65536"]
 
@@ -89,7 +110,7 @@ def test_waiting_child_keeps_only_its_channel(engine: Connection) -> None:
     links = {name.name: os.readlink(name) for name in descriptors.iterdir()}
     assert len(links) == 4
     assert [links[n] for n in "012"] == ["/dev/null"] * 3
-    assert [link for n, link in links.items() if n > "2"][0].startswith("socket:")
+    assert next(link for n, link in links.items() if n > "2").startswith("socket:")
 
 
 def test_signals_are_default_in_the_process(engine: Connection) -> None:
@@ -100,8 +121,8 @@ def test_signals_are_default_in_the_process(engine: Connection) -> None:
 def test_pipelined_requests(engine: Connection) -> None:
     ours, theirs = socket.socketpair()
     engine.send(PLACE, payload=PLACE_PLAN)
-    engine.send(3, payload=shell("echo hello"))
-    engine.send(5, flags=OUT, fds=[theirs.fileno()])
+    engine.send(LAUNCH, payload=shell("echo hello"))
+    engine.send_with([theirs.fileno()], ATTACH, flags=OUT)
     theirs.close()
     kinds = {engine.receive().type for _ in range(3)}
     assert kinds == {PLACED, STARTED, DONE}
@@ -109,15 +130,18 @@ def test_pipelined_requests(engine: Connection) -> None:
     ours.close()
 
 
-# -- failures -----------------------------------------------------------------------------------
+# -- failures ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("steps", "failure"), [
-    (plan(("env", "A=1"), ("exec", "/no/such")), (1, errno.ENOENT, "exec", "/no/such")),
-    (plan(("exec", "/etc/passwd")), (0, errno.EACCES, "exec", "/etc/passwd")),
-    (plan(("nonsense",)), (0, errno.ENOSYS, "nonsense", "nonsense")),
-    (plan(("env", "A=1")), (1, errno.EINVAL, "exec", "")),
-])
+@pytest.mark.parametrize(
+    ("steps", "failure"),
+    [
+        (plan(("env", "A=1"), ("exec", "/no/such")), (1, errno.ENOENT, "exec", "/no/such")),
+        (plan(("exec", "/etc/passwd")), (0, errno.EACCES, "exec", "/etc/passwd")),
+        (plan(("nonsense",)), (0, errno.ENOSYS, "nonsense", "nonsense")),
+        (plan(("env", "A=1")), (1, errno.EINVAL, "exec", "")),
+    ],
+)
 def test_launch_failure_names_the_step(
     engine: Connection, steps: bytes, failure: tuple[int, int, str, str]
 ) -> None:
@@ -127,13 +151,16 @@ def test_launch_failure_names_the_step(
     assert gone(pid)
 
 
-@pytest.mark.parametrize(("steps", "step", "verb"), [
-    (plan(("ns", "user", "nowhere")), 0, "ns"),
-    (plan(NAMESPACES, ("idmap", "0", "0")), 1, "idmap"),
-    (plan(("ns", "mount"), ("cgroup", "fd:3")), 1, "cgroup"),
-    (plan(("ns", "mount"), ("mount", "nofs", "a", "/tmp", "", "")), 1, "mount"),
-    (b"no plan at all", 0, "plan"),
-])
+@pytest.mark.parametrize(
+    ("steps", "step", "verb"),
+    [
+        (plan(("ns", "user", "nowhere")), 0, "ns"),
+        (plan(NAMESPACES, ("idmap", "0", "0")), 1, "idmap"),
+        (plan(("ns", "mount"), ("cgroup", "fd:3")), 1, "cgroup"),
+        (plan(("ns", "mount"), ("mount", "nofs", "a", "/tmp", "", "")), 1, "mount"),
+        (b"no plan at all", 0, "plan"),
+    ],
+)
 def test_place_failure_names_the_step(
     engine: Connection, steps: bytes, step: int, verb: str
 ) -> None:
@@ -160,7 +187,7 @@ def test_requests_out_of_place_are_refused(engine: Connection) -> None:
     assert engine.expect(FAILED, 0).failure[1] == errno.EPERM
 
 
-# -- output, input, terminal ----------------------------------------------------------------------
+# -- output, input, terminal ---------------------------------------------------------------------
 
 
 def test_stdout_and_stderr_apart(monitor: Monitor, engine: Connection) -> None:
@@ -171,8 +198,8 @@ def test_stdout_and_stderr_apart(monitor: Monitor, engine: Connection) -> None:
     frames, data = set(), read_all(both)
     while data:
         stream, length = struct.unpack(">B3xI", data[:8])
-        frames.add((stream, data[8:8 + length]))
-        data = data[8 + length:]
+        frames.add((stream, data[8 : 8 + length]))
+        data = data[8 + length :]
     assert frames == {(1, b"one\n"), (2, b"two\n")}
     engine.expect(EXIT)
     assert set(monitor.log) == {(1, b"one\n"), (2, b"two\n")}
@@ -214,8 +241,10 @@ def test_terminal_and_resize(engine: Connection) -> None:
     client = engine.attach(IN | OUT | CLOSE)
     engine.send(RESIZE, payload=struct.pack("<HH", 11, 22))
     script = "stty size; trap 'stty size; exit 3' WINCH; echo ready; while :; do read x; done"
-    engine.launch(plan(("env", "PATH=/usr/bin:/bin"), ("tty", "5", "6"),
-                       ("exec", "/bin/sh", "-c", script)), WITH_STDIN | WITH_TTY)
+    engine.launch(
+        plan(("env", "PATH=/usr/bin:/bin"), ("tty", "5", "6"), ("exec", "/bin/sh", "-c", script)),
+        WITH_STDIN | WITH_TTY,
+    )
     assert b"\r\n" in read_until(client, b"ready")
     engine.send(RESIZE, payload=struct.pack("<HH", 33, 44))
     client.sendall(b"\n")
@@ -297,12 +326,14 @@ def test_rest_of_output_survives_the_process(monitor: Monitor, engine: Connectio
     assert monitor.wait() == 0
 
 
-# -- exec ---------------------------------------------------------------------------------------
+# -- exec ----------------------------------------------------------------------------------------
 
 
 def test_exec_joins_the_place(engine: Connection) -> None:
-    names = "readlink /proc/self/ns/user /proc/self/ns/pid /proc/self/ns/mnt /proc/self/ns/net " \
-            "/proc/self/ns/ipc /proc/self/ns/uts /proc/self/ns/cgroup; id -u; id -G"
+    names = (
+        "readlink /proc/self/ns/user /proc/self/ns/pid /proc/self/ns/mnt /proc/self/ns/net "
+        "/proc/self/ns/ipc /proc/self/ns/uts /proc/self/ns/cgroup; id -u; id -G"
+    )
     engine.place()
     first = engine.attach(OUT)
     engine.launch(shell(f"{names}; exec sleep 1000"))
@@ -325,8 +356,9 @@ def test_exec_with_stdin_terminal_and_no_leaks(engine: Connection) -> None:
     assert read_all(client) == b"through"
     engine.expect(EXIT, 2)
     client = engine.attach(OUT, 3)
-    engine.exec(3, plan(("tty", "7", "9"), ("exec", "/bin/sh", "-c", "tty; stty size")),
-                JOIN | WITH_TTY)
+    engine.exec(
+        3, plan(("tty", "7", "9"), ("exec", "/bin/sh", "-c", "tty; stty size")), JOIN | WITH_TTY
+    )
     assert read_all(client).split() == [b"/dev/pts/0", b"7", b"9"]
     engine.expect(EXIT, 3)
     client = engine.attach(OUT, 4)
@@ -373,7 +405,7 @@ def test_many_execs(engine: Connection) -> None:
         assert [e.type for e in events if e.id == id] == [STARTED, EXIT]
 
 
-# -- cgroups ------------------------------------------------------------------------------------
+# -- cgroups -------------------------------------------------------------------------------------
 
 
 def test_place_and_execs_enter_the_cgroups(engine: Connection) -> None:
@@ -383,8 +415,9 @@ def test_place_and_execs_enter_the_cgroups(engine: Connection) -> None:
     group.mkdir(exist_ok=True)
     procs = os.open(group / "cgroup.procs", os.O_WRONLY)
     try:
-        pid = engine.place(plan(NAMESPACES, ("idmap", str(BASE), "65536"), ("cgroup", "fd:0")),
-                           fds=[procs])
+        pid = engine.place(
+            plan(NAMESPACES, ("idmap", str(BASE), "65536"), ("cgroup", "fd:0")), fds=[procs]
+        )
         engine.launch(command("sleep", "1000"))
         other = engine.exec(2, command("sleep", "1000"))
         assert set((group / "cgroup.procs").read_text().split()) == {str(pid), str(other)}
@@ -396,7 +429,7 @@ def test_place_and_execs_enter_the_cgroups(engine: Connection) -> None:
         group.rmdir()
 
 
-# -- signals and the end ----------------------------------------------------------------------------
+# -- signals and the end -------------------------------------------------------------------------
 
 
 def test_signal_to_the_main_process(engine: Connection) -> None:
@@ -411,8 +444,12 @@ def test_signal_to_the_main_process(engine: Connection) -> None:
 def test_signal_to_all(engine: Connection) -> None:
     engine.place()
     client = engine.attach(OUT)
-    engine.launch(shell("trap 'echo main' USR1; sh -c \"trap 'echo child; exit' USR1; echo ready; "
-                        "while :; do sleep 0.01; done\"; wait; exit 6"))
+    engine.launch(
+        shell(
+            "trap 'echo main' USR1; sh -c \"trap 'echo child; exit' USR1; echo ready; "
+            'while :; do sleep 0.01; done"; wait; exit 6'
+        )
+    )
     read_until(client, b"ready")
     engine.send(SIGNAL, argument=signal.SIGUSR1, flags=1)
     assert engine.expect(EXIT).exit == (6, 0)
@@ -433,136 +470,3 @@ def test_quit_a_spare(monitor: Monitor, engine: Connection) -> None:
     engine.send(QUIT)
     assert monitor.wait() == 0 and gone(pid)
     assert sorted(p.name for p in monitor.directory.iterdir()) == ["sock"]
-
-
-# -- engines come and go ----------------------------------------------------------------------------
-
-
-def test_spare_place_ends_with_its_engine(monitor: Monitor, engine: Connection) -> None:
-    pid = engine.place()
-    engine.sock.close()
-    assert monitor.wait() == 0 and gone(pid)
-    assert not (monitor.directory / "exit").exists()
-
-
-def test_engine_lost_and_regained(monitor: Monitor, engine: Connection) -> None:
-    engine.place()
-    pid = engine.launch(command("sleep", "1000"))
-    engine.exec(2, shell("exit 3"))
-    engine.expect(EXIT, 2)
-    engine.sock.close()
-    again, other = monitor.connect(), monitor.connect()
-    again.send(STATE, 0)
-    status = again.expect(STATUS)
-    assert (status.argument, status.number) == (2, pid)
-    assert again.expect(DONE, 0).argument == STATE
-    other.send(SIGNAL, argument=signal.SIGKILL)
-    assert again.expect(EXIT).exit == other.expect(EXIT).exit == (137, 9)
-    assert again.ended() and other.ended()
-    assert monitor.wait() == 0
-
-
-def test_exit_without_any_engine(monitor: Monitor, engine: Connection) -> None:
-    engine.place()
-    client = engine.attach(IN | CLOSE)
-    engine.launch(shell("read x; exit 8"), WITH_STDIN | WITH_LOG)
-    engine.sock.close()
-    client.sendall(b"\n")
-    assert monitor.wait() == 0
-    assert monitor.record["code"] == "8"
-
-
-def test_exec_exit_is_kept_for_the_next_engine(monitor: Monitor, engine: Connection) -> None:
-    engine.place()
-    engine.launch(command("sleep", "1000"))
-    client = engine.attach(IN | OUT | CLOSE, 2)
-    engine.exec(2, shell("read x; exit 8"), JOIN | WITH_STDIN)
-    engine.sock.close()
-    client.sendall(b"\n")
-    assert read_all(client) == b""
-    again = monitor.connect()
-    again.send(STATE, 0)
-    states = {frame.id: frame for frame in (again.receive(), again.receive())}
-    assert states[2].argument == 3
-    assert struct.unpack_from("<III", states[2].payload)[1] == 8
-    assert again.expect(DONE, 0)
-
-
-def test_half_a_frame_harms_nobody(monitor: Monitor, engine: Connection) -> None:
-    engine.place()
-    broken = monitor.connect()
-    broken.sock.sendall(struct.pack("<IBBHI", 100, PLACE, 0, 0, 1) + b"only a part")
-    broken.sock.close()
-    rude = monitor.connect()
-    rude.sock.sendall(struct.pack("<IBBHI", 1 << 30, PLACE, 0, 0, 1))
-    assert rude.ended()
-    engine.send(200, 99, b"an unknown type")
-    engine.send(SIGNAL, 99, argument=9)
-    engine.launch(shell("exit 2"))
-    assert engine.expect(EXIT).exit == (2, 0)
-
-
-def test_random_bytes_from_a_connection(monitor: Monitor, engine: Connection) -> None:
-    engine.place()
-    for _ in range(50):
-        noise = monitor.connect()
-        noise.sock.sendall(struct.pack("<I", 20) + bytes([200]) + os.urandom(60))
-        noise.sock.close()
-    engine.launch(shell("exit 2"))
-    assert engine.expect(EXIT).exit == (2, 0)
-
-
-def test_kept_descriptor_is_given_back() -> None:
-    reading, writing = os.pipe()
-    with Monitor(keep=[writing]) as monitor:
-        os.close(writing)
-        engine = monitor.connect()
-        engine.send(GET_FD, 5)
-        data, fds, _, _ = socket.recv_fds(engine.sock, 12, 1)
-        assert data[4] == DONE and len(fds) == 1
-        os.write(fds[0], b"kept")
-        assert os.read(reading, 10) == b"kept"
-        engine.send(GET_FD, 5, argument=1)
-        assert engine.expect(FAILED, 5).failure[1] == errno.EBADF
-        os.close(fds[0])
-    os.close(reading)
-
-
-def test_descriptors_of_requests_do_not_pile_up(monitor: Monitor, engine: Connection) -> None:
-    engine.place()
-    engine.launch(command("sleep", "1000"))
-    table = Path(f"/proc/{monitor.process.pid}/fd")
-    before = len(list(table.iterdir()))
-    with open("/dev/null") as null:
-        for id in range(2, 12):
-            engine.send(EXEC, id, shell("exit 0"), flags=JOIN, fds=[null.fileno()] * 10)
-            engine.expect(STARTED, id)
-            engine.expect(EXIT, id)
-        engine.send(200, 0, fds=[null.fileno()] * 60)
-        engine.send(STATE, 0)
-        engine.expect(STATUS)
-        engine.expect(DONE, 0)
-    assert len(list(table.iterdir())) == before
-
-
-# -- the instance's directory -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", tmp_path], check=True)
-    yield tmp_path
-    subprocess.run(["umount", "-l", tmp_path], check=True)
-
-
-def test_full_disk_drops_log_but_not_the_record(small_disk: Path) -> None:
-    with Monitor(directory=small_disk) as monitor:
-        engine = monitor.connect()
-        engine.place()
-        client = engine.attach(OUT)
-        engine.launch(command("head", "-c", "1000000", "/dev/zero"), WITH_LOG)
-        assert len(read_all(client)) == 1000000
-        assert engine.expect(EXIT).exit == (0, 0)
-        assert monitor.wait() == 0
-        assert monitor.record["code"] == "0"
-        assert 0 < sum(len(data) for _, data in monitor.log) < 128 << 10
