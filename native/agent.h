@@ -19,6 +19,9 @@
 struct agent;
 struct process;                 /* process.h */
 
+#define FAILURE_MAX (sizeof(struct failure) + 2)        /* payload of FAILED */
+uint32_t failure_encode(const struct failure *failure, char payload[FAILURE_MAX]);
+
 struct exit_report {            /* payload of EXIT */
 	uint32_t code, signal;
 	uint64_t finished_ns;

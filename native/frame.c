@@ -79,6 +79,50 @@ void queue_free(struct queue *queue)
 	*queue = (struct queue){ 0 };
 }
 
+/* ---- messages with descriptors -------------------------------------------------------------------- */
+
+union message_space {
+	struct cmsghdr align;
+	char bytes[CMSG_SPACE(SENT_MAX * sizeof(int))];        /* or a few of them and credentials */
+};
+
+ssize_t send_message(int socket, const void *bytes, size_t length, const int *fds, int count)
+{
+	size_t size = (size_t)count * sizeof(int);
+	union message_space space = { 0 };
+	struct iovec part = { (void *)(uintptr_t)bytes, length };
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = CMSG_SPACE(size),
+	};
+	space.align = (struct cmsghdr){ CMSG_LEN(size), SOL_SOCKET, SCM_RIGHTS };
+	memcpy(CMSG_DATA(&space.align), fds, size);
+	return sendmsg(socket, &message, MSG_NOSIGNAL);
+}
+
+ssize_t receive_message(int socket, void *bytes, size_t length, struct sent *sent)
+{
+	union message_space space;
+	struct iovec part = { bytes, length };
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof space,
+	};
+	sent->count = 0;
+	sent->pid = 0;
+	ssize_t received = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+	for (struct cmsghdr *c = received < 0 ? NULL : CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
+		struct ucred credentials;
+		size_t size = c->cmsg_len - CMSG_LEN(0);
+		if (c->cmsg_type == SCM_RIGHTS && size <= sizeof sent->fds) {
+			memcpy(sent->fds, CMSG_DATA(c), size);
+			sent->count = (int)(size / sizeof(int));
+		} else if (c->cmsg_type == SCM_CREDENTIALS) {
+			memcpy(&credentials, CMSG_DATA(c), sizeof credentials);
+			sent->pid = credentials.pid;
+		}
+	}
+	return received;
+}
+
 /* ---- channel: reading ------------------------------------------------------------------------------ */
 
 static void close_descriptors(int *fds, int count)
@@ -88,39 +132,19 @@ static void close_descriptors(int *fds, int count)
 			close(fds[i]);
 }
 
-static void take_descriptors(struct channel *channel, struct msghdr *message)
-{
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		int count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		for (int i = 0; i < count; i++) {
-			int fd;
-			memcpy(&fd, CMSG_DATA(c) + (size_t)i * sizeof(int), sizeof fd);
-			if (channel->fd_count < FDS_MAX)
-				channel->fds[channel->fd_count++] = fd;
-			else
-				close(fd);
-		}
-	}
-}
-
 /* The header, with descriptors; plain read where the descriptor is no socket. */
 static ssize_t read_header(struct channel *channel)
 {
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
-	} control;
-	struct iovec part = { (char *)&channel->header + channel->have, HEADER - channel->have };
-	struct msghdr message = {
-		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control,
-	};
-	ssize_t count = recvmsg(channel->watch.fd, &message, MSG_CMSG_CLOEXEC);
+	char *rest = (char *)&channel->header + channel->have;
+	struct sent sent;
+	ssize_t count = receive_message(channel->watch.fd, rest, HEADER - channel->have, &sent);
 	if (count < 0 && errno == ENOTSOCK)
-		return read(channel->watch.fd, part.iov_base, part.iov_len);
-	if (count >= 0)
-		take_descriptors(channel, &message);
+		return read(channel->watch.fd, rest, HEADER - channel->have);
+	int room = FDS_MAX - channel->fd_count;
+	int taken = sent.count < room ? sent.count : room;
+	memcpy(channel->fds + channel->fd_count, sent.fds, (size_t)taken * sizeof(int));
+	channel->fd_count += taken;
+	close_descriptors(sent.fds + taken, sent.count - taken);
 	return count;
 }
 
@@ -239,20 +263,9 @@ void channel_send(struct channel *channel, const struct frame *frame, const void
 
 void channel_send_fd(struct channel *channel, const struct frame *frame, int fd)
 {
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(sizeof(int))];
-	} control = { 0 };
-	struct iovec part = { (void *)(uintptr_t)frame, HEADER };
-	struct msghdr message = {
-		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control,
-	};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof fd);
-	if (queue_length(&channel->queue) > 0 || sendmsg(channel->watch.fd, &message, MSG_NOSIGNAL) != (ssize_t)HEADER)
+	bool sent = queue_length(&channel->queue) == 0
+	            && send_message(channel->watch.fd, frame, HEADER, &fd, 1) == (ssize_t)HEADER;
+	if (!sent)
 		channel_break(channel);
 }
 

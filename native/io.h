@@ -38,6 +38,18 @@ ssize_t queue_flush(struct queue *queue, int fd);
 bool queue_write(struct queue *queue, int fd, const void *bytes, size_t length);
 void queue_free(struct queue *queue);
 
+/* ---- frame.c: descriptors over a Unix socket ------------------------------------------------------ */
+
+#define SENT_MAX (FDS_MAX + 4)  /* descriptors in one message: a request's, a plan and stdio */
+
+struct sent {
+	int fds[SENT_MAX];
+	int count;
+	pid_t pid;              /* of the sender, on a socket with SO_PASSCRED */
+};
+ssize_t send_message(int socket, const void *bytes, size_t length, const int *fds, int count);
+ssize_t receive_message(int socket, void *bytes, size_t length, struct sent *sent);
+
 /* ---- frame.c: frames over a socket or a virtio-serial port -------------------------------------- */
 
 struct channel {

@@ -72,12 +72,11 @@ static void done(struct engine *engine, const struct frame *request)
 
 static void failed(struct engine *engine, const struct frame *request, int error, const char *verb)
 {
-	char payload[8 + 17 + 1] = { 0 };
-	uint32_t number = (uint32_t)error;
-	memcpy(payload + 4, &number, sizeof number);
-	int length = snprintf(payload + 8, sizeof payload - 9, "%s", verb);
+	char payload[FAILURE_MAX];
+	struct failure failure = { .error = (uint32_t)error };
+	snprintf(failure.verb, sizeof failure.verb, "%s", verb);
 	struct frame frame = {
-		.length = (uint32_t)(8 + length + 2), .type = F_FAILED, .argument = request->type, .id = request->id,
+		.length = failure_encode(&failure, payload), .type = F_FAILED, .argument = request->type, .id = request->id,
 	};
 	tell(engine, &frame, payload);
 }
@@ -236,7 +235,7 @@ static const struct event events[] = {
 	[F_DONE] = { on_done, 0, 0 },
 	[F_PLACED] = { on_placed, 4, 4 },
 	[F_STARTED] = { on_started, 4, 4 },
-	[F_FAILED] = { on_failed, 10, 8 + sizeof(struct failure) },
+	[F_FAILED] = { on_failed, 10, FAILURE_MAX },
 	[F_OUTPUT] = { on_output, 1, CHUNK_MAX },
 	[F_EXIT] = { on_exit_report, sizeof(struct exit_report), sizeof(struct exit_report) },
 };
@@ -540,6 +539,7 @@ static void leave(void)
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGQUIT, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
 	if (chdir("/") < 0)
 		abort();
 }

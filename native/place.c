@@ -18,19 +18,11 @@
 
 #include "process.h"
 
-#define LAUNCH_FDS (FDS_MAX + 4)        /* the plan, stdio, what was sent */
-
 /* The head of a PLACE plan: numbers of its steps, for reports, and how many ids are mapped. */
 struct head {
 	uint32_t ns, idmap, cgroup;
 	uint32_t count;
 	bool maps;
-};
-
-/* What the waiting child is told; the plan itself is a memory file, so that telling never blocks. */
-struct launch {
-	uint32_t length;
-	int32_t fd_count;
 };
 
 void failure_set(struct failure *failure, uint32_t step, const char *verb, const char *argument)
@@ -151,42 +143,27 @@ static void run_plan(struct plan *plan, const struct request *request, int contr
 	_exit(125);
 }
 
-/* Blocks until LAUNCH; maps the plan. */
-static void receive_launch(int control, struct launch *launch, int fds[LAUNCH_FDS])
-{
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(LAUNCH_FDS * sizeof(int))];
-	} space;
-	struct iovec part = { launch, sizeof *launch };
-	struct msghdr message = {
-		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof space,
-	};
-	ssize_t count;
-	do
-		count = recvmsg(control, &message, MSG_CMSG_CLOEXEC);
-	while (count < 0 && errno == EINTR);
-	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-	if (count != sizeof *launch || !c || c->cmsg_len != CMSG_LEN((size_t)(launch->fd_count + 4) * sizeof(int)))
-		_exit(125);
-	memcpy(fds, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
-}
-
+/* Blocks until LAUNCH, maps the plan and executes it. */
 static _Noreturn void wait_for_launch(int control, bool guest)
 {
-	struct launch launch;
-	int fds[LAUNCH_FDS];
-	receive_launch(control, &launch, fds);
-	char *bytes = mmap(NULL, launch.length, PROT_READ | PROT_WRITE, MAP_PRIVATE, fds[0], 0);
+	uint32_t length;
+	struct sent sent;
+	ssize_t count;
+	do
+		count = receive_message(control, &length, sizeof length, &sent);
+	while (count < 0 && errno == EINTR);
+	if (count != sizeof length || sent.count < 4)
+		_exit(125);
+	char *bytes = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE, sent.fds[0], 0);
 	if (bytes == MAP_FAILED)
 		child_fail(control, 0, "exec");
-	set_stdio(fds + 1);
+	set_stdio(sent.fds + 1);
 	for (int i = 0; i < 4; i++)
-		close(fds[i]);
+		close(sent.fds[i]);
 	struct frame frame = { .type = F_LAUNCH };
-	struct request request = { &frame, bytes, fds + 4, launch.fd_count };
+	struct request request = { &frame, bytes, sent.fds + 4, sent.count - 4 };
 	struct plan plan;
-	plan_open(&plan, bytes, launch.length);
+	plan_open(&plan, bytes, length);
 	run_plan(&plan, &request, control, guest);
 	_exit(125);
 }
@@ -351,6 +328,7 @@ void place_close(struct place *place)
 
 /* ---- LAUNCH --------------------------------------------------------------------------------------------------- */
 
+/* The plan goes as a memory file, so that telling the child never blocks. */
 static int plan_file(const struct request *request)
 {
 	int fd = memfd_create("plan", MFD_CLOEXEC);
@@ -372,21 +350,10 @@ bool place_launch(int control, const struct request *request, const int stdio[3]
 	int file = plan_file(request);
 	if (file < 0)
 		return false;
-	struct launch launch = { request->frame->length, request->fd_count };
-	int fds[LAUNCH_FDS] = { file, stdio[0], stdio[1], stdio[2] };
-	size_t size = (size_t)(request->fd_count + 4) * sizeof(int);
+	uint32_t length = request->frame->length;
+	int fds[SENT_MAX] = { file, stdio[0], stdio[1], stdio[2] };
 	memcpy(fds + 4, request->fds, (size_t)request->fd_count * sizeof(int));
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(LAUNCH_FDS * sizeof(int))];
-	} space = { 0 };
-	struct iovec part = { &launch, sizeof launch };
-	struct msghdr message = {
-		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = CMSG_SPACE(size),
-	};
-	space.align = (struct cmsghdr){ CMSG_LEN(size), SOL_SOCKET, SCM_RIGHTS };
-	memcpy(CMSG_DATA(&space.align), fds, size);
-	bool sent = sendmsg(control, &message, MSG_NOSIGNAL) == (ssize_t)sizeof launch;
+	bool sent = send_message(control, &length, sizeof length, fds, request->fd_count + 4) == (ssize_t)sizeof length;
 	close(file);
 	return sent;
 }

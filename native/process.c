@@ -66,21 +66,23 @@ void answer(struct agent *agent, uint8_t type, uint32_t id, uint8_t request)
 	agent->emit(agent, &(struct frame){ .type = type, .argument = request, .id = id }, NULL);
 }
 
-void answer_failure(struct agent *agent, uint32_t id, uint8_t request, const struct failure *failure)
+uint32_t failure_encode(const struct failure *failure, char payload[FAILURE_MAX])
 {
-	char payload[sizeof *failure + 2];
-	memcpy(payload, &failure->step, 4);
-	memcpy(payload + 4, &failure->error, 4);
 	size_t verb = strnlen(failure->verb, sizeof failure->verb - 1);
 	size_t argument = strnlen(failure->argument, sizeof failure->argument - 1);
+	memset(payload, 0, FAILURE_MAX);
+	memcpy(payload, &failure->step, 4);
+	memcpy(payload + 4, &failure->error, 4);
 	memcpy(payload + 8, failure->verb, verb);
-	payload[8 + verb] = 0;
 	memcpy(payload + 9 + verb, failure->argument, argument);
-	payload[9 + verb + argument] = 0;
-	struct frame frame = {
-		.length = (uint32_t)(10 + verb + argument), .type = F_FAILED, .argument = request, .id = id,
-	};
-	agent->emit(agent, &frame, payload);
+	return (uint32_t)(10 + verb + argument);
+}
+
+void answer_failure(struct agent *agent, uint32_t id, uint8_t request, const struct failure *failure)
+{
+	char payload[FAILURE_MAX];
+	uint32_t length = failure_encode(failure, payload);
+	agent->emit(agent, &(struct frame){ .length = length, .type = F_FAILED, .argument = request, .id = id }, payload);
 }
 
 static void answer_pid(struct process *process, uint8_t type, uint8_t request)
@@ -152,59 +154,28 @@ static void control_ended(struct process *process)
 	}
 }
 
-struct report {
-	struct failure failure;
-	ssize_t length;
-	pid_t pid;
-	int fd;
-};
-
-static void read_report(int control, struct report *report)
-{
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int))];
-	} space;
-	struct iovec part = { &report->failure, sizeof report->failure };
-	struct msghdr message = {
-		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof space,
-	};
-	*report = (struct report){ .fd = -1 };
-	report->length = recvmsg(control, &message, MSG_CMSG_CLOEXEC);
-	if (report->length < 0)
-		return;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
-		struct ucred credentials;
-		if (c->cmsg_type == SCM_RIGHTS)
-			memcpy(&report->fd, CMSG_DATA(c), sizeof report->fd);
-		if (c->cmsg_type == SCM_CREDENTIALS) {
-			memcpy(&credentials, CMSG_DATA(c), sizeof credentials);
-			report->pid = credentials.pid;
-		}
-	}
-}
-
 /* One report; false when there is no more, or the process is gone. */
 static bool handle_report(struct process *process)
 {
-	struct report report;
-	read_report(process->control.fd, &report);
-	if (report.length < 0)
+	struct failure failure;
+	struct sent sent;
+	ssize_t length = receive_message(process->control.fd, &failure, sizeof failure, &sent);
+	if (length < 0)
 		return false;
-	char kind = report.length == 1 ? *(const char *)&report.failure : 0;
-	if (report.length == 0) {
+	if (length == 0) {
 		control_ended(process);
 		return false;
 	}
-	if (report.length == sizeof report.failure) {
-		process_failed(process, &report.failure);
+	if (length == sizeof failure) {
+		process_failed(process, &failure);
 		return false;
 	}
-	if (report.fd >= 0)
-		take_terminal(process, report.fd);
-	else if (kind == REPORT_JOINED)
-		process->pid = report.pid;
-	else if (kind == REPORT_PLACED) {
+	char kind = *(const char *)&failure;
+	if (sent.count > 0) {
+		take_terminal(process, sent.fds[0]);
+	} else if (kind == REPORT_JOINED) {
+		process->pid = sent.pid;
+	} else if (kind == REPORT_PLACED) {
 		process->placing = false;
 		answer_pid(process, F_PLACED, F_PLACE);
 	}

@@ -20,6 +20,7 @@ from tests.native.monitor import (
     EXIT,
     FAILED,
     GET_FD,
+    HOLD,
     IN,
     JOIN,
     OUT,
@@ -172,3 +173,42 @@ def test_full_disk_drops_log_but_not_the_record(small_disk: Path) -> None:
         assert monitor.wait() == 0
         assert monitor.record["code"] == "0"
         assert 0 < sum(len(data) for _, data in monitor.log) < 128 << 10
+
+
+def test_held_descriptor_is_let_go_at_the_end(monitor: Monitor, engine: Connection) -> None:
+    reading, writing = os.pipe()
+    engine.send_with([writing], HOLD, 0)
+    os.close(writing)
+    assert engine.expect(DONE, 0).argument == HOLD
+    engine.place()
+    client = engine.attach(OUT)
+    engine.launch(shell("head -c 300000 /dev/zero"))
+    assert os.read(reading, 1) == b""  # although the monitor lingers for its client
+    assert monitor.process.poll() is None
+    assert len(read_all(client)) == 300000
+    os.close(reading)
+
+
+def test_death_of_a_waiting_place_is_told(monitor: Monitor, engine: Connection) -> None:
+    os.kill(engine.place(), signal.SIGKILL)
+    assert engine.expect(EXIT).exit == (137, 9)
+    engine.sock.close()
+    assert monitor.wait() == 0
+    assert not (monitor.directory / "exit").exists()
+
+
+def test_waiting_place_dies_with_its_monitor(monitor: Monitor, engine: Connection) -> None:
+    pid = engine.place()
+    monitor.process.kill()
+    assert gone(pid)
+    assert engine.ended()
+
+
+def test_monitor_ignores_polite_signals(monitor: Monitor, engine: Connection) -> None:
+    engine.place()
+    engine.launch(command("sleep", "1000"))
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE):
+        monitor.process.send_signal(number)
+    engine.send(SIGNAL, argument=signal.SIGKILL)
+    assert engine.expect(EXIT).exit == (137, 9)
+    assert monitor.wait() == 0

@@ -46,6 +46,7 @@ from tests.native.monitor import (
     gone,
     plan,
     read_all,
+    read_until,
     shell,
 )
 
@@ -83,8 +84,11 @@ def machine() -> Iterator[Machine]:
         engine = monitor.connect()
         engine.send(PLACE, HULL, plan(NAMESPACES, ("idmap", str(BASE), "65536")), flags=LOCAL)
         hull = engine.expect(PLACED, HULL).number
+        speech = engine.attach(OUT, HULL)
         engine.send(LAUNCH, HULL, shell("echo hull speaks; exec sleep 1000"), flags=LOCAL)
         engine.expect(STARTED, HULL)
+        assert read_until(speech, b"\n") == b"hull speaks\n"
+        speech.close()
         yield Machine(monitor, engine, Connection(ours), hull)
 
 

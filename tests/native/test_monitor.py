@@ -113,6 +113,22 @@ def test_waiting_child_keeps_only_its_channel(engine: Connection) -> None:
     assert next(link for n, link in links.items() if n > "2").startswith("socket:")
 
 
+def test_what_waits_in_a_place_is_out_of_its_reach(engine: Connection) -> None:
+    """CVE-2016-9962, CVE-2019-5736: /proc/PID of our own program belongs to the host's root."""
+    pid = engine.place()
+    assert os.stat(f"/proc/{pid}/fd").st_uid == 0
+    engine.launch(command("sleep", "1000"))
+    assert os.stat(f"/proc/{pid}/fd").st_uid == BASE
+
+
+def test_large_plan(engine: Connection) -> None:
+    steps = [("umask", "0022")] * 200_000
+    engine.place()
+    engine.launch(plan(*steps, ("exec", "/bin/sleep", "1000")))
+    engine.exec(2, plan(*steps, ("exec", "/bin/true")))
+    assert engine.expect(EXIT, 2).exit == (0, 0)
+
+
 def test_signals_are_default_in_the_process(engine: Connection) -> None:
     output, _ = run(engine, "grep -E '^Sig(Blk|Ign)' /proc/self/status")
     assert output.split() == [b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
