@@ -166,6 +166,15 @@ def test_saving_and_loading_keeps_every_digest(images: Images, tmp_path: Path) -
     assert first.getvalue() == second.getvalue()
 
 
+def test_saving_by_id_saves_no_name(images: Images) -> None:
+    identity = load(images, archive("a:1", one_file()))
+    for name in (identity, identity[7:], identity[7:17]):
+        out = io.BytesIO()
+        images.save([name], out)
+        assert images.load(io.BytesIO(out.getvalue()))[0].names == ()
+    assert images.get(identity).names == ("a:1",)
+
+
 def test_a_saved_archive_is_what_docker_load_always_took(images: Images) -> None:
     identity = load(images, archive("a:1", one_file()))
     out = io.BytesIO()

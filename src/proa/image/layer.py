@@ -13,9 +13,7 @@ import errno
 import os
 import posixpath
 import stat
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +32,6 @@ _OPAQUE_WHITEOUT = b".wh..wh..opq"
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOREIGN_XATTRS = (b"trusted.overlay.", b"user.overlay.", b"security.selinux")
 _XATTR_ABSENT = (errno.EOPNOTSUPP, errno.EPERM)
-_OPEN_DIRECTORIES = 32
 _MALFORMED = (
     errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EINVAL,
     errno.EXDEV, errno.EMLINK, errno.EFBIG, errno.EPERM, errno.EOVERFLOW,
@@ -68,7 +65,7 @@ class _Unpacker:
         self._root = os.open(root, tree.DIRECTORY)
         self._trash = os.open(trash, tree.DIRECTORY)
         self._replaced = 0
-        self._parents: OrderedDict[bytes, int] = OrderedDict()
+        self._directories = tree.Directories(self._root)
         self._times: dict[bytes, int] = {}
         self._size = self._holes = 0
         self._hides = False
@@ -82,7 +79,7 @@ class _Unpacker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._forget_parents()
+        self._directories.close()
         os.close(self._root)
         os.close(self._trash)
 
@@ -108,7 +105,7 @@ class _Unpacker:
             self._own_open(self._root, entry)
             self._times[b""] = entry.mtime_ns
             return
-        parent = self._parent(parent_path)
+        parent = self._directories.made(parent_path)
         if name.startswith(_WHITEOUT):
             self._whiteout(parent, name)
         elif entry.kind == tar.FILE:
@@ -181,7 +178,7 @@ class _Unpacker:
         target = _clean(entry.link)
         if not target:
             raise Corrupt(f"'{_show(entry.name)}' is a hard link to the root")
-        source = self._existing(posixpath.dirname(target))
+        source = self._directories.existing(posixpath.dirname(target))
         base = posixpath.basename(target)
         try:
             os.link(base, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
@@ -189,7 +186,7 @@ class _Unpacker:
             if _same(source, base, parent, name):
                 return
             parent = self._replace(entry, parent, name)
-            source = self._existing(posixpath.dirname(target))
+            source = self._directories.existing(posixpath.dirname(target))
             os.link(base, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
 
     def _special(self, entry: Entry, parent: int, name: bytes) -> None:
@@ -230,47 +227,6 @@ class _Unpacker:
                 finally:
                     os.close(fd)
 
-    # -- directories ----------------------------------------------------------------------------
-
-    def _parent(self, path: bytes) -> int:
-        """A descriptor of a parent directory, made with its own parents when missing."""
-        try:
-            return self._existing(path)
-        except FileNotFoundError:
-            self._make_parents(path)
-            return self._existing(path)
-
-    def _existing(self, path: bytes) -> int:
-        known = self._parents.get(path)
-        if known is not None:
-            self._parents.move_to_end(path)
-            return known
-        fd = tree.open_directory(self._root, path)
-        self._parents[path] = fd
-        if len(self._parents) > _OPEN_DIRECTORIES:
-            os.close(self._parents.popitem(last=False)[1])
-        return fd
-
-    def _make_parents(self, path: bytes) -> None:
-        """Like `mkdir -p`; a step, not a recursion, for every name of a long path."""
-        end = 0
-        while end < len(path):
-            start, end = end, path.find(b"/", end + 1) % (len(path) + 1)
-            try:
-                self._existing(path[:end])
-            except FileNotFoundError:
-                name = path[start:end].lstrip(b"/")
-                with suppress(FileExistsError):  # a dangling symlink: opening it fails again
-                    os.mkdir(name, 0o755, dir_fd=self._existing(path[:start]))
-                made = self._existing(path[:end])
-                os.fchown(made, 0, 0)
-                os.fchmod(made, 0o755)
-
-    def _forget_parents(self) -> None:
-        for fd in self._parents.values():
-            os.close(fd)
-        self._parents.clear()
-
     def _replace(self, entry: Entry, parent: int, name: bytes) -> int:
         """Move what is in the way out of the layer; gives the parent, opened anew.
 
@@ -278,10 +234,7 @@ class _Unpacker:
         """
         self._replaced += 1
         os.rename(name, b"%d" % self._replaced, src_dir_fd=parent, dst_dir_fd=self._trash)
-        kept = os.dup(parent)
-        self._forget_parents()
-        self._parents[_clean(posixpath.dirname(_clean(entry.name)))] = kept
-        return kept
+        return self._directories.only(posixpath.dirname(_clean(entry.name)), parent)
 
     # -- attributes -----------------------------------------------------------------------------
 

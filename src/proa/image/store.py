@@ -237,5 +237,6 @@ class Images:
     def save(self, names: Sequence[str], file: BinaryIO) -> None:
         """Write images as one tar that is a docker archive and an OCI layout alike."""
         chosen = [(self.get(name), normalised(name)) for name in names]
+        chosen = [(image, name if name in image.references else "") for image, name in chosen]
         with tree.reporting("save images"):
             save.write(self._layout, chosen, file)
