@@ -6,6 +6,7 @@ it is whole, chunked when it is streamed, or not at all when the handler took th
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import io
 import logging
@@ -159,10 +160,10 @@ class Connection:
         self._send(b"%x\r\n%b\r\n" % (len(data), data))
 
     def _gone(self) -> bool:
-        try:
-            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
+        """Whether the client has closed; one that only ended its own sending still listens."""
+        poll = select.poll()
+        poll.register(self._socket, 0)
+        return bool(poll.poll(0))
 
     def _drained(self, body: Body) -> bool:
         """Take a small forgotten body off the wire; a large one ends the connection."""
@@ -259,11 +260,13 @@ class Server:
                 sock.send(whole_head(busy, False) + busy.body, socket.MSG_DONTWAIT)
             sock.close()
             return
-        threading.Thread(target=self._serve, args=(sock,), name="api", daemon=True).start()
+        _thread.start_new_thread(self._serve, (sock,))  # a third of the cost of a Thread object
 
     def _serve(self, sock: socket.socket) -> None:
         try:
             Connection(sock, self._application, self._bounds).serve()
+        except Exception:
+            LOG.exception("a connection failed")
         finally:
             self._slots.release()
 
