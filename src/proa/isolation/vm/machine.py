@@ -65,7 +65,7 @@ class Settings:
         return settings
 
 
-def shape(limits: Limits, network: bool, settings: Settings) -> tuple[int, int]:
+def shape(limits: Limits, settings: Settings) -> tuple[int, int]:
     """RAM in MiB and processors for these limits; the guest's kernel enforces the exact ones."""
     wanted = settings.memory_mib
     if limits.memory_bytes:
@@ -139,7 +139,7 @@ class Machine:
 
     def kill(self) -> None:
         """End QEMU and remove the place."""
-        self.places.release(self.place.name)
+        self.places.end(self.place)
         self.qmp.close()
 
 
@@ -227,7 +227,7 @@ class Vms:
             return self._prepared
 
     def _machine(self, limits: Limits, network: bool) -> qemu.Machine:
-        ram_mib, vcpus = shape(limits, network, self._settings)
+        ram_mib, vcpus = shape(limits, self._settings)
         ready = self._ready()
         return qemu.Machine(ram_mib * MIB, vcpus, network, ready.accelerator.name, ready.tsc_khz)
 
