@@ -1,8 +1,49 @@
-/* What monitor.c, stream.c and record.c share. */
+/* What monitor.c, events.c, stream.c and record.c share. */
 #ifndef PROA_MONITOR_H
 #define PROA_MONITOR_H
 
 #include "agent.h"
+
+/* ---- monitor.c: the instance -------------------------------------------------------------------------- */
+
+#define KEPT_MAX 64
+
+struct engine {
+	struct channel channel;
+	struct engine *next;
+};
+
+struct descriptors {
+	int fds[KEPT_MAX];
+	int count;
+};
+
+struct monitor {
+	struct agent agent;
+	struct channel guest;           /* watch.fd -1: a container */
+	struct watch listener;
+	struct engine *engines;
+	struct descriptors keep, hold;
+	bool has_guest;
+	bool greeted;                   /* the guest has said HELLO */
+	bool met;                       /* an engine has connected */
+	bool launched;                  /* the main process was, or is being */
+	bool ended;                     /* the main process is over: flush and go */
+	bool killed;
+	const char *reason;             /* why the vm died */
+};
+extern struct monitor monitor;
+
+void tell(struct engine *engine, const struct frame *frame, const void *payload);
+void tell_all(const struct frame *frame, const void *payload);
+
+/* ---- events.c ------------------------------------------------------------------------------------------ */
+
+void own_event(struct agent *agent, const struct frame *frame, const void *payload);
+void guest_event(struct channel *channel, const struct frame *frame, char *payload, int *fds, int fd_count);
+void guest_lost(struct channel *channel);       /* broke the protocol, or is gone */
+void guest_died(void);                          /* and its processes with it */
+void monitor_end(void);                         /* kills what is left; the loop ends when all is told */
 
 /* ---- stream.c: a process as its clients see it ----------------------------------------------------- */
 

@@ -90,7 +90,7 @@ struct verb {
 extern const struct verb verbs[];
 extern const size_t verb_count;
 
-/* ns and idmap are read by the parent before it clones: see agent.c. */
+/* ns and idmap are read by the parent before it clones: see place.c. */
 int namespaces_flags(int argc, char **argv);   /* CLONE_NEW* bits or -1 */
 
 /* ---- builtins: run in place of an image's program, return the exit code ----------------------- */

@@ -322,6 +322,9 @@ void stream_ended(struct stream *stream)
 
 void stream_abandon(struct stream *stream)
 {
-	while (stream->sinks)
+	while (stream->sinks) {
+		int fd = stream->sinks->watch.fd;
+		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);   /* as it came */
 		sink_free(stream->sinks);
+	}
 }

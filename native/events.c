@@ -1,0 +1,216 @@
+/* What processes tell, by the own core or by the guest, and how everything ends. */
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "monitor.h"
+
+#define HELLO_MAX 256
+#define EXITS_KEPT 256          /* of execs that ended while no engine was there */
+
+/* ---- the end ---------------------------------------------------------------------------------------------- */
+
+void monitor_end(void)
+{
+	monitor.ended = true;
+	agent_kill(&monitor.agent);
+	for (int i = 0; i < monitor.hold.count; i++)
+		close(monitor.hold.fds[i]);
+	monitor.hold.count = 0;
+}
+
+static void tell_exit(struct stream *stream, bool oom)
+{
+	struct frame frame = {
+		.length = sizeof stream->exit, .type = F_EXIT, .flags = oom ? EXIT_OOM : 0, .id = stream->id,
+	};
+	static int kept;
+	stream->reported = monitor.engines || kept >= EXITS_KEPT;
+	kept += !stream->reported;
+	stream_ended(stream);
+	tell_all(&frame, &stream->exit);
+}
+
+/* A process is over; with the main process everything is. */
+static void exited(struct stream *stream, const struct exit_report *report, bool oom, const char *error)
+{
+	stream->exit = *report;
+	if (stream->id == MAIN && monitor.launched && !monitor.ended) {
+		record_exit(report, oom, error);
+		monitor_end();
+	}
+	tell_exit(stream, oom);
+	stream_release(stream);
+}
+
+/* The guest's processes end with their machine. */
+void guest_died(void)
+{
+	struct exit_report report = { 128 + SIGKILL, SIGKILL, now_ns() };
+	struct stream *next;
+	for (struct stream *stream = stream_first(); stream; stream = next) {
+		next = stream->next;
+		if (!stream->local && stream->id > MAIN && stream->state == STREAM_RUNNING)
+			exited(stream, &report, false, "");
+	}
+	struct stream *main_stream = stream_find(MAIN);
+	if (main_stream && monitor.launched && !monitor.ended)
+		exited(main_stream, &report, false, monitor.killed ? "" : monitor.reason);
+}
+
+static void hull_exited(struct stream *stream, const struct exit_report *report)
+{
+	while (monitor.guest.watch.fd >= 0 && channel_read(&monitor.guest))
+		;       /* its last words */
+	guest_died();
+	stream->exit = *report;
+	tell_exit(stream, false);
+}
+
+/* The guest broke the protocol, or its channel is gone. */
+void guest_lost(struct channel *channel)
+{
+	channel_close(channel);
+	agent_kill(&monitor.agent);
+	if (!monitor.agent.processes)
+		guest_died();           /* otherwise the hull's EXIT tells */
+}
+
+static void hostile(void)
+{
+	monitor.reason = "the virtual machine broke the protocol";
+	guest_lost(&monitor.guest);
+}
+
+/* ---- events of processes, from the own core or the guest ---------------------------------------------------- */
+
+static void on_placed(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	memcpy(&stream->pid, payload, sizeof stream->pid);
+	stream->asked--;
+	stream->state = STREAM_WAITING;
+	tell(stream->asker, frame, payload);
+}
+
+static void on_started(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	memcpy(&stream->pid, payload, sizeof stream->pid);
+	stream->asked--;
+	monitor.launched = monitor.launched || stream->id == MAIN;
+	tell(stream->asker, frame, payload);
+	stream_started(stream);
+}
+
+static void on_failed(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	tell(stream->asker, frame, payload);
+	if (frame->argument == F_SETUP) {
+		stream->setting_up = false;
+		return;
+	}
+	stream->asked--;
+	if (stream->state >= STREAM_RUNNING)
+		return;         /* a second request for a process that exists */
+	stream->state = STREAM_NEW;
+	stream_abandon(stream);
+	if (stream->id == MAIN)
+		monitor.launched = false;
+	if (!monitor.launched && !monitor.engines)
+		monitor_end();
+	stream_release(stream);
+}
+
+static void on_output(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	if (stream->id == HULL)
+		record_hull(payload, frame->length);
+	if (!stream_output(stream, frame->flags, payload, frame->length))
+		hostile();
+}
+
+static void on_exit_report(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	struct exit_report report;
+	memcpy(&report, payload, sizeof report);
+	if (stream->id == HULL && stream->local)
+		hull_exited(stream, &report);
+	else
+		exited(stream, &report, frame->flags & EXIT_OOM, "");
+}
+
+static void on_credit(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	uint32_t bytes;
+	(void)frame;
+	memcpy(&bytes, payload, sizeof bytes);
+	stream_credit(stream, bytes);
+}
+
+static void on_done(struct stream *stream, const struct frame *frame, const char *payload)
+{
+	stream->setting_up = false;
+	tell(stream->asker, frame, payload);
+}
+
+struct event {
+	void (*handle)(struct stream *stream, const struct frame *frame, const char *payload);
+	uint32_t minimum, maximum;      /* payload */
+};
+
+static const struct event events[] = {
+	[F_CREDIT] = { on_credit, 4, 4 },
+	[F_DONE] = { on_done, 0, 0 },
+	[F_PLACED] = { on_placed, 4, 4 },
+	[F_STARTED] = { on_started, 4, 4 },
+	[F_FAILED] = { on_failed, 10, FAILURE_MAX },
+	[F_OUTPUT] = { on_output, 1, CHUNK_MAX },
+	[F_EXIT] = { on_exit_report, sizeof(struct exit_report), sizeof(struct exit_report) },
+};
+
+static const struct event *find_event(uint8_t type)
+{
+	bool known = type < sizeof events / sizeof *events && events[type].handle;
+	return known ? &events[type] : NULL;
+}
+
+/* The own core is believed. */
+void own_event(struct agent *agent, const struct frame *frame, const void *payload)
+{
+	(void)agent;
+	struct stream *stream = stream_find(frame->id);
+	const struct event *event = find_event(frame->type);
+	if (stream && event)
+		event->handle(stream, frame, payload);
+}
+
+/* The guest is believed only what it was asked, and what its processes can do in their present state. */
+static bool believable(const struct event *event, const struct stream *stream, const struct frame *frame)
+{
+	bool answers_setup = stream->setting_up && frame->argument == F_SETUP;
+	if (frame->length < event->minimum || frame->length > event->maximum)
+		return false;
+	if (stream->id == HULL || stream->local)
+		return answers_setup && (frame->type == F_DONE || frame->type == F_FAILED);
+	switch (frame->type) {
+	case F_DONE: return answers_setup;
+	case F_FAILED: return answers_setup || (stream->asked > 0 && frame->argument != F_SETUP);
+	case F_PLACED: return stream->asked > 0 && stream->state == STREAM_NEW;
+	case F_STARTED: return stream->asked > 0 && stream->state < STREAM_RUNNING;
+	case F_EXIT: return stream->state == STREAM_WAITING || stream->state == STREAM_RUNNING;
+	default: return stream->state == STREAM_RUNNING;
+	}
+}
+
+void guest_event(struct channel *channel, const struct frame *frame, char *payload, int *fds, int fd_count)
+{
+	(void)channel, (void)fds, (void)fd_count;
+	if (frame->type == F_HELLO && frame->length <= HELLO_MAX && !monitor.greeted) {
+		monitor.greeted = true;
+		tell_all(&(struct frame){ .length = frame->length, .type = F_HELLO }, payload);
+		return;
+	}
+	struct stream *stream = stream_find(frame->id);
+	const struct event *event = find_event(frame->type);
+	if (stream && event && believable(event, stream, frame))
+		event->handle(stream, frame, payload);
+}
