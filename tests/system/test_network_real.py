@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -262,6 +263,83 @@ def test_repair_keeps_the_living_and_removes_the_rest(
 def test_repair_of_an_engine_without_a_network_makes_none(networks: Networks) -> None:
     networks.repair([])
     assert not netlink.exists(networks.bridge)
+
+
+def test_many_at_once(networks: Networks) -> None:
+    """Threads take links, plug and publish together; nobody gets what another has."""
+    holder = subprocess.Popen(["unshare", "--net", "sleep", "300"])
+    ours = Path("/proc/self/ns/net").readlink()
+    while Path(f"/proc/{holder.pid}/ns/net").readlink() == ours:
+        time.sleep(0.005)
+
+    def start(number: int) -> tuple[Link, int]:
+        link = networks.link(f"{number:064x}")
+        netlink.veth_create(link.host_name, f"e{number}", holder.pid, link.bridge)
+        address = link.address.partition("/")[0]
+        [published] = networks.publish(f"{number:064x}", address, [Port(80)])
+        os.close(published.holder_fd)
+        return link, published.host_port
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(start, range(40)))
+        assert len({link.address for link, _ in made}) == 40
+        assert len({link.host_name for link, _ in made}) == 40
+        plugged = {found.name for found in netlink.link_list()}
+        assert {link.host_name for link, _ in made} <= plugged
+        assert len(networks.published(f"{7:064x}")) == 1
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+# In a network namespace where iptables drops all that is forwarded, as Docker sets it up: an
+# instance reaches a machine beyond the host, and its published port answers that machine.
+_BEHIND_A_DROPPING_HOST = """
+import os, subprocess, sys, time
+from pathlib import Path
+sys.path[:0] = sys.argv[2:4]
+from proa.network.service import Networks
+from proa.spec import Port
+from tests.system import test_network_real as tools
+def sh(line): subprocess.run(line, shell=True, check=True)
+sh("ip link set lo up; iptables -P FORWARD DROP")
+beyond = subprocess.Popen(["unshare", "--net", "sleep", "100"])
+time.sleep(0.3)
+sh(f"ip link add out type veth peer name in netns {beyond.pid}")
+sh("ip address add 203.0.113.1/24 dev out; ip link set out up")
+enter = f"nsenter -t {beyond.pid} -n "
+sh(enter + "ip address add 203.0.113.9/24 dev in; " + enter + "ip link set in up")
+networks = Networks(Path(sys.argv[1]), "d0d0d0")
+node = tools.plug(networks, "a" * 64)
+servers = [node.serve(), tools.Node("", beyond, node.link).serve()]
+[published] = networks.publish(node.id, node.address, [Port(80)])
+print("out", node.ask("203.0.113.9", 80))
+there = tools.Node("", beyond, node.link)
+print("in", there.ask("203.0.113.1", published.host_port))
+sh(enter + f"ip route add default via 203.0.113.1")
+print("direct", there.ask(node.address, 80))
+networks.destroy()
+print("left", tools.run("iptables", "-S", "FORWARD"))
+for process in (*servers, node.holder, beyond):
+    process.kill()
+"""
+
+
+def test_a_host_that_drops_what_it_forwards(tmp_path: Path, tag: str) -> None:
+    need(shutil.which("iptables"), "iptables", "'iptables' is not installed")
+    root = Path(__file__).parents[2]
+    source = str(Path(netlink.__file__).parents[2])
+    said = run(
+        "unshare", "--net", sys.executable, "-c", _BEHIND_A_DROPPING_HOST,
+        str(tmp_path / "network"), source, str(root),
+    )  # fmt: skip
+    assert said.splitlines() == [
+        "out 203.0.113.1",
+        "in 203.0.113.9",
+        "direct no: TimeoutError",
+        "left -P FORWARD DROP",
+    ]
 
 
 def test_engines_side_by_side_do_not_meet(networks: Networks, tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ class Networks:
         self._leases = Leases(root / "leases")
         self._record = Record(root / "ports")
         self._firewall = Firewall(f"proa_{tag}", self.bridge)
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of addresses and the set-up; taken inside the next one
+        self._ports_lock = threading.RLock()  # taking a port back is slow and must not delay links
         self._ready: IPv4Network | None = None
 
     # -- one instance ---------------------------------------------------------------------------
@@ -76,7 +77,7 @@ class Networks:
         held = _hold_all(ports)
         rows = [Mapping(p.protocol, p.host_address, p.host_port, address, p.port) for p in held]
         try:
-            with self._lock:
+            with self._ports_lock:
                 self.prepare()
                 self.unpublish(instance_id)
                 self._record.save(instance_id, rows)
@@ -90,7 +91,7 @@ class Networks:
 
     def unpublish(self, instance_id: str) -> None:
         """Take the instance's ports back; none is fine."""
-        with self._lock:
+        with self._ports_lock:
             rows = self._record.load(instance_id)
             if rows:
                 self._firewall.remove(rows)
@@ -161,7 +162,7 @@ class Networks:
 
     def repair(self, live_ids: Collection[str]) -> None:
         """Remove addresses, ports and interfaces of instances that are not among `live_ids`."""
-        with self._lock:
+        with self._ports_lock, self._lock:
             for owner in set(self._leases.owners()) - set(live_ids):
                 self._leases.give_back(owner)
             for owner in set(self._record.owners()) - set(live_ids):
@@ -180,7 +181,7 @@ class Networks:
 
     def destroy(self) -> None:
         """Remove everything from the host; instances lose their network."""
-        with self._lock:
+        with self._ports_lock, self._lock:
             for owner in self._leases.owners():
                 self._leases.give_back(owner)
             for owner in self._record.owners():
