@@ -100,6 +100,7 @@ const struct verb verbs[] = {
 	{ "nonewprivs", 0, 0, verb_nonewprivs },
 	{ "ns", 1, -1, verb_misplaced },
 	{ "oom", 1, 1, verb_oom },
+	{ "pin", 1, 1, verb_pin },
 	{ "readonly", 1, 1, verb_readonly },
 	{ "rlimit", 3, 3, verb_rlimit },
 	{ "root", 2, 2, verb_root },

@@ -44,7 +44,7 @@ const char *environment_get(const struct context *context, const char *key);
 #define VERB(name) int verb_##name(struct context *context, int argc, char **argv)
 VERB(attach); VERB(builtin); VERB(caps); VERB(cgroup); VERB(clock); VERB(cover); VERB(cwd); VERB(dir);
 VERB(entropy); VERB(env); VERB(exec); VERB(hostname); VERB(inherit); VERB(interface); VERB(mask);
-VERB(module); VERB(mount); VERB(node); VERB(nonewprivs); VERB(oom); VERB(readonly); VERB(rlimit); VERB(root);
+VERB(module); VERB(mount); VERB(node); VERB(pin); VERB(nonewprivs); VERB(oom); VERB(readonly); VERB(rlimit); VERB(root);
 VERB(route); VERB(seccomp); VERB(swap); VERB(symlink); VERB(sysctl); VERB(tty); VERB(umask);
 VERB(user); VERB(write);
 

@@ -243,6 +243,17 @@ class Module(Step):
 
 
 @dataclass(frozen=True)
+class Pin(Step):
+    """Keep a process's mount namespace for as long as init lives: its files are thrown away.
+
+    Nothing is unmounted, hence nothing written back, when the place ends.
+    """
+
+    verb: ClassVar[str] = "pin"
+    pid: int
+
+
+@dataclass(frozen=True)
 class Swap(Step):
     """swapon(2) of a device."""
 
