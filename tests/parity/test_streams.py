@@ -60,8 +60,9 @@ def test_a_terminal_echoes_and_resizes(place: Place) -> None:
         instance.start()
         expect(stream, "ready")
         instance.api.call("POST", f"{instance.path}/resize", h=33, w=111)
+        expect(stream, "33 111")
         stream.sendall(b"hello\r")
-        assert "got hello" in expect(stream, "33 111")
+        assert "hello\r\n" in expect(stream, "got hello"), "a terminal echoes"
 
 
 def test_the_interrupt_key_interrupts(place: Place) -> None:
