@@ -129,9 +129,9 @@ def _launch(core: Core, instance: Instance, running: Running, links: tuple[Link,
 
 def link_log(core: Core, instance: Instance) -> None:
     """Let the monitor's `log` be the instance's own, which outlives the place."""
-    link = core.config.root / "places" / instance.record.place / "log"
-    if not link.is_symlink():
-        link.symlink_to(core.directory(instance.id) / "log")
+    log_file = core.directory(instance.id) / "log"
+    log_file.touch(mode=0o600)
+    os.link(log_file, core.config.root / "places" / instance.record.place / "log")
 
 
 def _start_failed(core: Core, instance: Instance, before: str, error: ProaError) -> None:

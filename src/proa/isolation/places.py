@@ -298,6 +298,10 @@ class Places:
         for place in spares:
             self.end(place)
 
+    def destroy(self) -> None:
+        """Remove the cgroup of all places; there is none left in it."""
+        cgroup.existing(self._parent).remove()
+
     def end(self, place: Place) -> None:
         """Release a place at hand.  A monitor whose process was launched goes on until every
         client has read what is left; any other ends now.
