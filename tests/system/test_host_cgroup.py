@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,7 @@ def group(parent: str) -> Iterator[cgroup.Cgroup]:
     made.remove()
 
 
-def start(group: cgroup.Cgroup, *argv: str) -> subprocess.Popen[bytes]:
+def start(group: cgroup.Cgroup, *argv: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
     """A process that begins its life in the group."""
     opened = group.procs_descriptors()
 
@@ -44,7 +45,7 @@ def start(group: cgroup.Cgroup, *argv: str) -> subprocess.Popen[bytes]:
             os.write(fd, b"0")
 
     try:
-        return subprocess.Popen(argv, preexec_fn=enter, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(argv, preexec_fn=enter, stdout=stdout, stderr=subprocess.DEVNULL)
     finally:
         for fd in opened:
             os.close(fd)
@@ -140,6 +141,17 @@ def test_frozen_processes_stand_still_and_can_be_killed(group: cgroup.Cgroup) ->
     group.freeze()
     group.kill()
     assert child.wait(5) == -9
+
+
+def test_only_harmless_devices_open(group: cgroup.Cgroup, tmp_path: Path) -> None:
+    """Real root, no `nodev`: what is left is the cgroup's own guard."""
+    nodes = {"zero": (0o20666, 1, 5), "kmsg": (0o20666, 1, 11), "loop": (0o60666, 7, 0)}
+    for name, (mode, major, minor) in nodes.items():
+        os.mknod(tmp_path / name, mode, os.makedev(major, minor))
+    program = f"cd {tmp_path}; for n in *; do (: <$n) 2>/dev/null && echo $n; done"
+    child = start(group, "sh", "-c", program, stdout=subprocess.PIPE)
+    assert child.communicate()[0] == b"zero\n"
+    os.close(os.open(tmp_path / "kmsg", os.O_RDONLY | os.O_CLOEXEC))  # which the host can open
 
 
 def test_nested_groups_are_killed_and_removed(parent: str) -> None:

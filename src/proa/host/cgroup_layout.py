@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from proa.errors import HostError
-from proa.host import pseudo
+from proa.host import devices, pseudo
 
 OWN_LEAF = "proa-engine"  # where the engine itself goes when its own cgroup is to be a parent
 _V2_CONTROLLERS = ("cpu", "memory", "pids", "io")
@@ -76,17 +76,27 @@ def unified_base(hierarchy: Hierarchy, parent: str) -> Path:
     root = hierarchy.unified
     if hierarchy.kind == "hybrid":
         make(root / parent)
+        _guard(root, parent)
         return root
     own = root / hierarchy.own.strip("/").removesuffix(OWN_LEAF).rstrip("/")
     try:
         _prepare(root, parent)
+        _guard(root, parent)
         return root
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY):
             raise
     _vacate(own)
     _prepare(own, parent)
+    _guard(own, parent)
     return own
+
+
+def _guard(base: Path, parent: str) -> None:
+    """Keep devices shut below `parent`; a second wall, so a kernel without BPF may lack it."""
+    if parent:
+        with suppress(OSError):
+            devices.restrict(base / parent)
 
 
 def _prepare(base: Path, parent: str) -> None:
