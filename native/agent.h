@@ -65,6 +65,7 @@ void agent_kill(struct agent *agent);
  *   context.tty_socket are close-on-exec; nothing else is open.
  * - In a place: the namespaces are entered, it is uid and gid 0 of them without groups, mounts are
  *   private, it is undumpable (so /proc/self is not its own: see the `oom` verb) and dies with its parent.
+ * - A place on a host has at least user, pid and mount namespaces; another is refused.
  * - Leading `ns`, `idmap` and `cgroup` steps of a PLACE are done already; plan_run gets the rest.
  * - context.environment is NULL with count 0.
  * - context.tty_socket is SOCK_SEQPACKET: `tty` sends one byte with the master in SCM_RIGHTS.

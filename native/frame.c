@@ -203,26 +203,21 @@ bool channel_read(struct channel *channel)
 
 /* ---- channel: writing ------------------------------------------------------------------------------- */
 
-/* Makes the loop call channel_ready soon, which finds the channel dead. */
 static void channel_break(struct channel *channel)
 {
-	channel->limit = 0;
+	channel->mute = true;
 	queue_free(&channel->queue);
 	shutdown(channel->watch.fd, SHUT_RDWR);
-	watch_set(&channel->watch, EPOLLIN | EPOLLOUT);
 }
 
 static void channel_ready(struct watch *watch, uint32_t events)
 {
 	struct channel *channel = OWNER(watch, struct channel, watch);
-	bool dead = channel->limit == 0;
-	if (!dead && (events & EPOLLOUT))
-		dead = queue_flush(&channel->queue, watch->fd) < 0;
-	if (!dead && queue_length(&channel->queue) == 0)
+	if ((events & EPOLLOUT) && queue_flush(&channel->queue, watch->fd) < 0)
+		channel_break(channel);
+	if (queue_length(&channel->queue) == 0)
 		watch_set(watch, EPOLLIN);
-	if (dead)
-		channel->lost(channel);
-	else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		channel_read(channel);
 }
 
@@ -236,7 +231,7 @@ void channel_open(struct channel *channel, int fd)
 
 void channel_send(struct channel *channel, const struct frame *frame, const void *payload)
 {
-	if (channel->limit == 0 || channel->watch.fd < 0)
+	if (channel->mute || channel->watch.fd < 0)
 		return;
 	size_t total = HEADER + frame->length, sent = 0;
 	if (queue_length(&channel->queue) == 0) {
@@ -263,7 +258,7 @@ void channel_send(struct channel *channel, const struct frame *frame, const void
 
 void channel_send_fd(struct channel *channel, const struct frame *frame, int fd)
 {
-	bool sent = queue_length(&channel->queue) == 0
+	bool sent = queue_length(&channel->queue) == 0 && !channel->mute
 	            && send_message(channel->watch.fd, frame, HEADER, &fd, 1) == (ssize_t)HEADER;
 	if (!sent)
 		channel_break(channel);

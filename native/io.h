@@ -64,13 +64,14 @@ struct channel {
 	char *payload;
 	int fds[FDS_MAX];
 	int fd_count;
+	bool mute;              /* the peer takes nothing more; what it still says is read to its end */
 	struct queue queue;
 };
 #define CHANNEL_QUEUE_MAX (16u << 20)   /* a peer that lets more wait is lost */
 
 /* `channel` has its callbacks and limit set and is zero otherwise; the descriptor becomes non-blocking. */
 void channel_open(struct channel *channel, int fd);
-/* Never blocks; a failure is told later, by `lost`.  `frame->length` bytes of payload are sent. */
+/* Never blocks; a failure shows later, as `lost`.  `frame->length` bytes of payload are sent. */
 void channel_send(struct channel *channel, const struct frame *frame, const void *payload);
 /* The same with one descriptor; only for answers that are rare and small. */
 void channel_send_fd(struct channel *channel, const struct frame *frame, int fd);

@@ -18,6 +18,9 @@
 
 #include "process.h"
 
+/* Without these a place would be no place: its root the host's, its signals everybody's. */
+#define HOST_NEEDS (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS)
+
 /* The head of a PLACE plan: numbers of its steps, for reports, and how many ids are mapped. */
 struct head {
 	uint32_t ns, idmap, cgroup;
@@ -300,6 +303,11 @@ pid_t place_start(struct agent *agent, const struct request *request, const int 
 	*place = (struct place){ .pidfd = -1 };
 	if (!read_head(place, &head, &plan, request, failure))
 		return -1;
+	if (!agent->guest && (place->namespaces & HOST_NEEDS) != HOST_NEEDS) {
+		errno = EINVAL;
+		failure_set(failure, head.ns, "ns", "a place on a host needs user, pid and mount");
+		return -1;
+	}
 	/* The cgroup namespace is made by the child, when it is in its cgroups. */
 	unsigned flags = (unsigned)place->namespaces & ~(unsigned)CLONE_NEWCGROUP;
 	pid_t pid = clone_into(flags, SIGCHLD, &place->pidfd);
@@ -401,10 +409,12 @@ pid_t exec_start(const struct agent *agent, const struct request *request, int c
 /* kill(-1) from inside the pid namespace: all of it at once, nothing outside.  Its first process is not included. */
 void place_signal_all(const struct place *place, int signal_number)
 {
+	if (!(place->namespaces & CLONE_NEWPID))
+		return;         /* kill(-1) here would mean the whole machine */
 	pid_t pid = clone_into(0, SIGCHLD, NULL);
 	if (pid != 0)
 		return;
-	if ((place->namespaces & CLONE_NEWPID) && setns(place->pidfd, CLONE_NEWPID) < 0)
+	if (setns(place->pidfd, CLONE_NEWPID) < 0)
 		_exit(125);
 	pid_t inside = clone_into(0, SIGCHLD, NULL);
 	if (inside == 0) {

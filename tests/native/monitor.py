@@ -25,6 +25,7 @@ MAIN = 1
 
 NAMESPACES = ("ns", "user", "pid", "mount", "net", "ipc", "uts", "cgroup")
 BASE = 0x40000000 + 7 * 65536
+MAP = ("idmap", str(BASE), "65536")
 
 
 def plan(*steps: Sequence[str]) -> bytes:
@@ -35,7 +36,7 @@ def plan(*steps: Sequence[str]) -> bytes:
 
 PLACE_PLAN = plan(
     NAMESPACES,
-    ("idmap", str(BASE), "65536"),
+    MAP,
     ("mount", "proc", "proc", "/proc", "nosuid,nodev,noexec", ""),
     ("mount", "devpts", "devpts", "/dev/pts", "nosuid,noexec", "ptmxmode=0666,mode=0620"),
 )

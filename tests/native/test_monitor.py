@@ -27,6 +27,7 @@ from tests.native.monitor import (
     JOIN,
     KILL,
     LAUNCH,
+    MAP,
     MUX,
     NAMESPACES,
     OUT,
@@ -172,8 +173,10 @@ def test_launch_failure_names_the_step(
     [
         (plan(("ns", "user", "nowhere")), 0, "ns"),
         (plan(NAMESPACES, ("idmap", "0", "0")), 1, "idmap"),
-        (plan(("ns", "mount"), ("cgroup", "fd:3")), 1, "cgroup"),
-        (plan(("ns", "mount"), ("mount", "nofs", "a", "/tmp", "", "")), 1, "mount"),
+        (plan(NAMESPACES, ("cgroup", "fd:3")), 1, "cgroup"),
+        (plan(NAMESPACES, MAP, ("mount", "nofs", "a", "/tmp", "", "")), 2, "mount"),
+        (plan(("ns", "user", "mount"), MAP), 0, "ns"),
+        (plan(("exec", "/bin/true")), 0, "ns"),
         (b"no plan at all", 0, "plan"),
     ],
 )
@@ -187,7 +190,7 @@ def test_place_failure_names_the_step(
 
 
 def test_failed_launch_answers_both_pipelined_requests(engine: Connection) -> None:
-    engine.send(PLACE, payload=plan(("ns", "mount"), ("mount", "nofs", "a", "/tmp", "", "")))
+    engine.send(PLACE, payload=plan(NAMESPACES, MAP, ("mount", "nofs", "a", "/tmp", "", "")))
     engine.send(LAUNCH, payload=shell("true"))
     assert [engine.expect(FAILED).argument for _ in range(2)] == [PLACE, LAUNCH]
 
@@ -432,9 +435,7 @@ def test_place_and_execs_enter_the_cgroups(engine: Connection) -> None:
     group.mkdir(exist_ok=True)
     procs = os.open(group / "cgroup.procs", os.O_WRONLY)
     try:
-        pid = engine.place(
-            plan(NAMESPACES, ("idmap", str(BASE), "65536"), ("cgroup", "fd:0")), fds=[procs]
-        )
+        pid = engine.place(plan(NAMESPACES, MAP, ("cgroup", "fd:0")), fds=[procs])
         engine.launch(command("sleep", "1000"))
         other = engine.exec(2, command("sleep", "1000"))
         assert set((group / "cgroup.procs").read_text().split()) == {str(pid), str(other)}
