@@ -1,11 +1,13 @@
-"""A monitor and an engine's connection to it."""
+"""A monitor and an engine's connection to it; a place to run plans in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.native.box import Box
 from tests.native.monitor import Connection, Monitor
 
 
@@ -18,3 +20,10 @@ def monitor() -> Iterator[Monitor]:
 @pytest.fixture
 def engine(monitor: Monitor) -> Connection:
     return monitor.connect()
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    made = Box(tmp_path)
+    yield made
+    made.close()

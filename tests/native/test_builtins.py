@@ -7,9 +7,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 
@@ -47,7 +45,7 @@ END = HEADER.pack(*(0,) * 10)
 
 def decode(data: bytes) -> tuple[list[Record], int]:
     """The records, and the errno of the last one."""
-    records = []
+    records: list[Record] = []
     while True:
         path, link, mode, uid, gid, major, minor, flags, size, mtime = HEADER.unpack_from(data)
         data = data[HEADER.size :]
@@ -60,13 +58,6 @@ def decode(data: bytes) -> tuple[list[Record], int]:
         data = data[path + link + size :]
         device = (major, minor)
         records.append(Record(names[0], mode, content, names[1], uid, gid, device, flags, mtime))
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Iterator[Box]:
-    made = Box(tmp_path)
-    yield made
-    made.close()
 
 
 def run(box: Box, *argv: str, stdin: bytes | None = None) -> tuple[Done, bytes]:
@@ -86,7 +77,7 @@ def put(box: Box, path: str, *sent: Record, end: bytes = END) -> Done:
     return run(box, "tree-in", path, stdin=b"".join(r.encode() for r in sent) + end)[0]
 
 
-# -- out ---------------------------------------------------------------------------------------------
+# -- out ------------------------------------------------------------------------------------------
 
 
 def make_tree(box: Box) -> None:
@@ -139,7 +130,7 @@ def test_stat(box: Box) -> None:
     assert list(records(box, "stat", "/d")) == ["d"]
 
 
-# -- in ----------------------------------------------------------------------------------------------
+# -- in -------------------------------------------------------------------------------------------
 
 
 def test_tree_goes_in_as_it_came_out(box: Box) -> None:
@@ -207,7 +198,7 @@ def test_tree_in_needs_a_directory(box: Box) -> None:
     assert put(box, "/probe", Record("f")).code == 1
 
 
-# -- the others ----------------------------------------------------------------------------------------
+# -- the others -----------------------------------------------------------------------------------
 
 
 def test_read(box: Box) -> None:
