@@ -103,17 +103,11 @@ VERB(oom)
 
 /* ---- environment and directory ----------------------------------------------------------------- */
 
-static size_t key_length(const char *setting)
-{
-	return strcspn(setting, "=");
-}
-
 int environment_set(struct context *context, char *setting)
 {
-	size_t length = key_length(setting), count = context->environment_count;
+	size_t length = strcspn(setting, "=") + 1, count = context->environment_count;
 	for (size_t i = 0; i < count; i++) {
-		char *present = context->environment[i];
-		if (key_length(present) == length && memcmp(present, setting, length) == 0) {
+		if (strncmp(context->environment[i], setting, length) == 0) {
 			context->environment[i] = setting;
 			return 0;
 		}
@@ -135,7 +129,7 @@ const char *environment_get(const struct context *context, const char *key)
 	size_t length = strlen(key);
 	for (size_t i = 0; i < context->environment_count; i++) {
 		const char *setting = context->environment[i];
-		if (key_length(setting) == length && setting[length] == '=' && memcmp(setting, key, length) == 0)
+		if (strncmp(setting, key, length) == 0 && setting[length] == '=')
 			return setting + length + 1;
 	}
 	return NULL;
@@ -195,15 +189,18 @@ static int open_master(struct context *context)
 	return master;
 }
 
-/* Docker shows the first terminal as /dev/console too; one that is there already stays. */
+/* The main process's terminal is /dev/console too, as in Docker, unless the image made its own: only a
+ * file made here is mounted on, so no link leads elsewhere (CVE-2025-52565). */
 static int bind_console(int slave)
 {
-	struct stat facts;
-	int console = path_target("/dev/console", false);
+	int dev = path_open("/dev", O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+	if (dev < 0)
+		return -1;
+	if (mknodat(dev, "console", S_IFREG | 0600, 0) < 0)
+		return close_with(dev, errno == EEXIST ? 0 : -1);
+	int console = close_with(dev, openat(dev, "console", O_PATH | O_NOFOLLOW | O_CLOEXEC));
 	if (console < 0)
 		return -1;
-	if (fstat(console, &facts) < 0 || S_ISCHR(facts.st_mode))
-		return close_with(console, 0);
 	int tree = open_tree(slave, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 	if (tree < 0)
 		return close_with(console, -1);
@@ -235,7 +232,7 @@ static int take_terminal(struct context *context, int master, int slave, const s
 		return -1;
 	if (ioctl(slave, TIOCSWINSZ, size) < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
 		return -1;
-	if (bind_console(slave) < 0)
+	if (getpid() == 1 && bind_console(slave) < 0)
 		return verb_fail(context, "/dev/console", errno);
 	if (send_descriptor(context->tty_socket, master) < 0)
 		return -1;
