@@ -14,7 +14,7 @@ import pytest
 
 from proa import plan
 from proa.errors import Corrupt, Invalid, IsolationError, Unsupported
-from proa.isolation.vm import guest, initramfs, inside, machine, modules, plans, qemu
+from proa.isolation.vm import guest, initramfs, inside, modules, plans, qemu, settings
 from proa.resources import Link, Share
 from proa.spec import Limits
 
@@ -200,14 +200,14 @@ def test_sources_mount_shares_where_they_survive_the_new_root() -> None:
 )  # fmt: skip
 def test_shapes(memory_mib: int, cpus: float, expected: tuple[int, int]) -> None:
     limits = Limits(memory_bytes=memory_mib * MIB, cpus=cpus)
-    assert machine.shape(limits, machine.Settings()) == expected
+    assert settings.shape(limits, settings.Settings()) == expected
 
 
 def test_settings_are_checked() -> None:
-    assert machine.Settings.parse({"memory_mib": 256}).memory_mib == 256
+    assert settings.Settings.parse({"memory_mib": 256}).memory_mib == 256
     for table in ({"memory": 1}, {"memory_mib": "1"}, {"template": 1}, {"accelerator": "xen"}):
         with pytest.raises(Invalid):
-            machine.Settings.parse(table)
+            settings.Settings.parse(table)
 
 
 # -- the guest's account ------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def stored(tmp_path: Path) -> Path:
     os.ftruncate(memory, SIZE)
     os.pwrite(memory, b"hello", 300_000)
     (directory / "state").write_bytes(b"devices")
-    template.store(directory, "0123", memory)
+    template.store(directory, "0123", memory, 77)
     os.close(memory)
     return directory
 

@@ -1,5 +1,5 @@
 """Virtual machines: QEMU clones of templates, or full boots."""
 
-from proa.isolation.vm.machine import Vms
+from proa.isolation.vm.vms import Vms
 
 __all__ = ["Vms"]

@@ -8,10 +8,11 @@ skeleton with the host's programs in it, nothing else of the host's.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from proa import capabilities, plan
@@ -33,6 +34,34 @@ WORDS_MAXIMUM = 400
 SHARE_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 
 
+@dataclass(frozen=True)
+class Cargo:
+    """Descriptors QEMU is born with, -1 for none: ours, or (`numbered`) as QEMU knows them."""
+
+    control: int
+    channel: int
+    image: int
+    disk: int
+    tap: int = -1
+    memory: int = -1
+    state: int = -1
+    kernel: int = -1
+    initramfs: int = -1
+
+    def sent(self) -> tuple[int, ...]:
+        """Those that are there."""
+        return tuple(number for number in astuple(self) if number >= 0)
+
+    def numbered(self) -> Cargo:
+        """The same with the numbers the `inherit` verb gives them."""
+        numbers = itertools.count(plan.INHERIT_FIRST)
+        return Cargo(*(next(numbers) if number >= 0 else -1 for number in astuple(self)))
+
+    def files(self) -> qemu.Files:
+        """What of it is in QEMU's arguments."""
+        return qemu.Files(self.control, self.channel, self.image, self.disk, self.tap, self.memory)
+
+
 @dataclass
 class Hull:
     """A place ready for QEMU, whose ends of the two connections wait here until it is launched."""
@@ -41,6 +70,11 @@ class Hull:
     qmp: qmp.Qmp
     control_end: socket.socket
     channel_end: socket.socket
+    skeleton: Path
+
+    def cargo(self, image: int, disk: int, tap: int = -1) -> Cargo:
+        """QEMU's ends of the connections, with a machine's disks and tap."""
+        return Cargo(self.control_end.fileno(), self.channel_end.fileno(), image, disk, tap)
 
     def last_words(self) -> str:
         """What QEMU wrote before it ended, on one line."""
@@ -55,8 +89,14 @@ class Hull:
         self.control_end.close()
         self.channel_end.close()
 
+    def end(self, places: Places) -> None:
+        """Give up: end QEMU and remove the place."""
+        self.close_ends()
+        places.release(self.place.name)
+        self.qmp.close()
 
-def make(places: Places) -> Hull:
+
+def make(places: Places, skeleton: Path) -> Hull:
     """A new place whose monitor holds the guest's channel and keeps QMP."""
     with ExitStack() as undo:
         control, control_end = socket.socketpair()
@@ -68,7 +108,7 @@ def make(places: Places) -> Hull:
             place = places.make(wires=wires)
         place.agent.on_exit = lambda exit: _hull_exited(place, exit)
         undo.pop_all()
-        return Hull(place, qmp.Qmp(control), control_end, channel_end)
+        return Hull(place, qmp.Qmp(control), control_end, channel_end, skeleton)
 
 
 def _hull_exited(place: Place, exit: Exit) -> None:
@@ -78,62 +118,19 @@ def _hull_exited(place: Place, exit: Exit) -> None:
             place.agent.kill()
 
 
-@dataclass(frozen=True)
-class Cargo:
-    """What a launch sends along: descriptors of the caller's, numbered as QEMU will see them."""
-
-    image: int
-    disk: int
-    tap: int = -1
-    memory: int = -1
-    state: int = -1
-    kernel: int = -1
-    initramfs: int = -1
-
-
 def begin(
-    hull: Hull, machine: qemu.Machine, cargo: Cargo, shares: tuple[Share, ...], skeleton: Path
+    hull: Hull, argv: tuple[str, ...], cargo: Cargo, shares: tuple[Share, ...], kvm: bool
 ) -> Waiter:
     """Ask the place to become QEMU; `finish` of its agent waits until it has started."""
-    wanted = (
-        hull.control_end.fileno(),
-        hull.channel_end.fileno(),
-        cargo.image,
-        cargo.disk,
-        cargo.tap,
-        cargo.memory,
-        cargo.state,
-        cargo.kernel,
-        cargo.initramfs,
-    )
-    sent = [number for number in wanted if number >= 0]
-    numbers = iter(range(plan.INHERIT_FIRST, plan.INHERIT_FIRST + len(sent)))
-    named = [next(numbers) if number >= 0 else -1 for number in wanted]
-    control, channel, image, disk, tap, memory = named[:6]
-    files = qemu.Files(control, channel, image, disk, tap, memory)
-    start: qemu.Start = qemu.Clone()
-    if cargo.kernel >= 0:
-        start = qemu.Boot(f"/proc/self/fd/{named[7]}", f"/proc/self/fd/{named[8]}")
+    sent = cargo.sent()
     with ExitStack() as opened:
-        steps, trees = _steps(hull.place, machine, shares, skeleton, len(sent), opened)
-        argv = qemu.arguments(machine, files, start)
+        steps, trees = _steps(hull, shares, kvm, len(sent), opened)
         steps += (*_confinement(bool(shares)), plan.Exec(argv))
         return hull.place.agent.begin(Kind.LAUNCH, HULL, encode(steps), Flag.LOCAL, (*sent, *trees))
 
 
-def state_number(cargo: Cargo) -> int:
-    """The number QEMU knows the device state's descriptor by."""
-    before = (0, 0, cargo.image, cargo.disk, cargo.tap, cargo.memory)
-    return plan.INHERIT_FIRST + sum(number >= 0 for number in before)
-
-
 def _steps(
-    place: Place,
-    machine: qemu.Machine,
-    shares: tuple[Share, ...],
-    skeleton: Path,
-    sent: int,
-    opened: ExitStack,
+    hull: Hull, shares: tuple[Share, ...], kvm: bool, sent: int, opened: ExitStack
 ) -> tuple[tuple[Step, ...], list[int]]:
     """The root of the place, and the descriptors its `fd:N` name, which follow the `sent` ones."""
     trees: list[int] = []
@@ -143,24 +140,21 @@ def _steps(
         trees.append(descriptor)
         return f"fd:{sent + len(trees) - 1}"
 
-    steps: list[Step] = [plan.Root(add(_readonly(skeleton)))]
-    steps += [
-        plan.Attach(add(_readonly(Path("/", name))), f"/{name}") for name in _system(skeleton)
-    ]
-    if machine.accelerator == "kvm":
-        idmap = place.user_namespace()
+    steps: list[Step] = [plan.Root(add(_readonly(hull.skeleton)))]
+    for name in _system(hull.skeleton):
+        steps.append(plan.Attach(add(_readonly(Path("/", name))), f"/{name}"))
+    if kvm or shares:
+        idmap = hull.place.user_namespace()
         opened.callback(os.close, idmap)
-        tree = mounts.open_tree(KVM)
-        mounts.set_attributes(tree, idmap_fd=idmap)
-        steps.append(plan.Attach(add(tree), KVM))
+    if kvm:
+        device = mounts.open_tree(KVM)
+        steps.append(plan.Attach(add(device), KVM))
+        mounts.set_attributes(device, idmap_fd=idmap)
     if shares:
-        idmap = place.user_namespace()
-        opened.callback(os.close, idmap)
         steps.append(plan.MountFs("tmpfs", "shares", qemu.SHARES_PATH, "nosuid,nodev"))
-        steps += [
-            plan.Attach(add(share_mount(share, idmap)), f"{qemu.SHARES_PATH}/{number}")
-            for number, share in enumerate(shares)
-        ]
+    for number, share in enumerate(shares):
+        path = f"{qemu.SHARES_PATH}/{number}"
+        steps.append(plan.Attach(add(share_mount(share, idmap)), path))
     steps.append(plan.Inherit(tuple(f"fd:{number}" for number in range(sent))))
     return tuple(steps), trees
 

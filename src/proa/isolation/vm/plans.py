@@ -39,6 +39,10 @@ MASKED = (
 )
 READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 ENTROPY_BYTES = 64
+WARMED = (
+    "lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6", "lib/ld-musl-x86_64.so.1",
+    "etc/ld.so.cache", "etc/passwd", "etc/group", "etc/hosts", "etc/nsswitch.conf", "bin/sh",
+)  # fmt: skip
 
 
 def template_setup() -> tuple[Step, ...]:
@@ -87,9 +91,10 @@ def place(*, network: bool, sysctls: tuple[tuple[str, str], ...] = ()) -> tuple[
     return tuple(steps)
 
 
-def clone_setup(entropy: bytes, limits: Limits) -> tuple[Step, ...]:
+def clone_setup(entropy: bytes, limits: Limits, pinned_pid: int = 0) -> tuple[Step, ...]:
     """SETUP of every clone, before anything is spawned in it: what must not be the template's."""
-    return (plan.Entropy(entropy.hex()), *limit_steps(limits))
+    pins = (plan.Pin(pinned_pid),) if pinned_pid else ()
+    return (plan.Entropy(entropy.hex()), *pins, *limit_steps(limits))
 
 
 def limit_steps(limits: Limits, *, lift: bool = False) -> tuple[Step, ...]:
@@ -102,9 +107,9 @@ def limit_steps(limits: Limits, *, lift: bool = False) -> tuple[Step, ...]:
     )
 
 
-def sources(links: tuple[Link, ...], shares: tuple[Share, ...], machine_id: str) -> Sources:
-    """Where a clone's disks, shares and link are, and how to plug them, in the launch plan."""
-    before: list[Step] = [
+def mounts() -> tuple[Step, ...]:
+    """The image's disk with the writable one over it, at ROOT."""
+    return (
         plan.MountFs("erofs", f"{DEVICES}/vda", IMAGE, "ro"),
         plan.MountFs("ext4", f"{DEVICES}/vdb", DISK, "", "noinit_itable"),
         plan.MountFs(
@@ -114,7 +119,20 @@ def sources(links: tuple[Link, ...], shares: tuple[Share, ...], machine_id: str)
             "",
             f"lowerdir={IMAGE},upperdir={DISK}/upper,workdir={DISK}/work",
         ),
-    ]
+    )
+
+
+def rehearsal() -> tuple[Step, ...]:
+    """In an image's template: mount its disks and bring what every program reads into memory."""
+    paths = (f"{ROOT}/{path}" for path in WARMED)
+    return (*mounts(), plan.Builtin(("read", *paths)))
+
+
+def sources(
+    links: tuple[Link, ...], shares: tuple[Share, ...], machine_id: str, *, mounted: bool = False
+) -> Sources:
+    """Where a clone's disks, shares and link are, and how to plug them, in the launch plan."""
+    before: list[Step] = [] if mounted else [*mounts()]
     after: list[Step] = []
     if shares:
         before += [

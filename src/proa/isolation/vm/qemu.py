@@ -81,7 +81,13 @@ class Boot:
 
 @dataclass(frozen=True)
 class Clone:
-    """Wait for a template's device state."""
+    """Wait for a template's device state.
+
+    `shared` writes to the RAM's file (to make a further template), `paused` waits for `cont`.
+    """
+
+    shared: bool = False
+    paused: bool = False
 
 
 Start = Boot | Clone
@@ -120,7 +126,7 @@ def _memory(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
     size = f"id=ram,size={machine.ram_bytes}"
     if files.memory < 0:
         return ("-object", f"memory-backend-ram,{size}")
-    share = "on" if isinstance(start, Boot) else "off"
+    share = "on" if isinstance(start, Boot) or start.shared else "off"
     path = f"/proc/self/fd/{files.memory}"
     return ("-object", f"memory-backend-file,{size},mem-path={path},share={share}")
 
@@ -156,7 +162,7 @@ def _disk(name: str, number: int, descriptor: int, readonly: str) -> tuple[str, 
 
 def _start(machine: Machine, start: Start) -> tuple[str, ...]:
     if isinstance(start, Clone):
-        return ("-incoming", "defer")
+        return ("-incoming", "defer", *(("-S",) if start.paused else ()))
     return ("-kernel", start.kernel, "-initrd", start.initramfs, "-append", machine.command_line())
 
 

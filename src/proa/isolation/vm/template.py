@@ -27,9 +27,9 @@ from proa.errors import Corrupt, HostError, IsolationError, Timeout
 from proa.isolation.vm import child, disks, plans, qemu, qmp
 from proa.isolation.vm.guest import Progress
 
-FORMAT = 1
+FORMAT = 2
 CELL = 1 << 16
-FACTS = {"memory_bytes", "memory_digest", "state_digest"}
+FACTS = {"memory_bytes", "memory_digest", "state_digest", "disk_digest", "place_pid"}
 ZERO = bytes(CELL)
 SETTLE_SECONDS = 0.8
 SAVE_SECONDS = 30.0
@@ -44,11 +44,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Template:
-    """A template ready to be cloned: descriptors of its sealed RAM and of its device state."""
+    """A template ready to be cloned: descriptors of its sealed RAM and of its device state.
+
+    `place_pid` is its waiting place in the guest's numbers.  `seed` makes the writable disk that an
+    image's template has mounted; a generic template has none.
+    """
 
     key: str
     memory: int
     state: int
+    place_pid: int
+    seed: disks.Seed | None = None
 
     def open_state(self) -> int:
         """The device state with a position of its own, to be read by one clone."""
@@ -119,7 +125,7 @@ class Templates:
             machine.command_line(),
             _processor(),
             _identity(firmware.kernel.image),
-            _digest(firmware.initramfs),
+            file_digest(firmware.initramfs),
             plans.template_setup(),
             plans.place(network=machine.network),
         )
@@ -151,10 +157,10 @@ class Templates:
             os.ftruncate(memory, machine.ram_bytes)
             with child.boot(machine, self._firmware(), self._dispatcher, memory=memory) as guest:
                 guest.agent.setup(plans.template_setup())
-                guest.agent.place(plans.place(network=machine.network))
+                place_pid = guest.agent.place(plans.place(network=machine.network))
                 time.sleep(SETTLE_SECONDS)
                 save_state(guest.qmp, work / "state")
-            store(work, directory.name, memory)
+            store(work, directory.name, memory, place_pid)
             shutil.rmtree(directory, ignore_errors=True)
             work.rename(directory)
         finally:
@@ -187,15 +193,19 @@ def save_state(control: qmp.Qmp, path: Path) -> None:
         time.sleep(0.005)
 
 
-def store(work: Path, key: str, memory: int) -> None:
-    """Write RAM and facts beside the state already there."""
+def store(work: Path, key: str, memory: int, place_pid: int) -> None:
+    """Write RAM and facts beside the state (and the disk, if any) already there."""
     with (work / "memory").open("wb") as file:
         file.truncate(os.fstat(memory).st_size)
-        digest = _copy(memory, file.fileno())
+        digest = copy_sparse(memory, file.fileno())
     facts = {
-        "key": key, "memory_bytes": os.fstat(memory).st_size, "memory_digest": digest,
-        "state_digest": _digest(work / "state"),
-    }  # fmt: skip
+        "key": key,
+        "memory_bytes": os.fstat(memory).st_size,
+        "memory_digest": digest,
+        "state_digest": file_digest(work / "state"),
+        "place_pid": place_pid,
+        "disk_digest": _seed_digest(_seed(work)),
+    }
     (work / "template.json").write_text(json.dumps(facts))
 
 
@@ -206,18 +216,13 @@ def load(directory: Path) -> Template:
     state = -1
     try:
         state = os.open(directory / "state", os.O_RDONLY | os.O_CLOEXEC)
-        with (directory / "memory").open("rb") as file:
-            if os.fstat(file.fileno()).st_size != facts["memory_bytes"]:
-                raise Corrupt(f"the memory of template '{directory.name}' has another size")
-            os.ftruncate(memory, facts["memory_bytes"])
-            digest = _copy(file.fileno(), memory)
-        if (digest, _digest(directory / "state")) != (
-            facts["memory_digest"],
-            facts["state_digest"],
-        ):
+        seed = _seed(directory)
+        digests = (_load_memory(directory, facts, memory), file_digest(directory / "state"),
+                   _seed_digest(seed))  # fmt: skip
+        if digests != (facts["memory_digest"], facts["state_digest"], facts["disk_digest"]):
             raise Corrupt(f"template '{directory.name}' does not match its checksums")
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, SEALS)
-        return Template(directory.name, memory, state)
+        return Template(directory.name, memory, state, int(facts["place_pid"]), seed)
     except BaseException as error:
         for descriptor in (memory, state):
             with contextlib.suppress(OSError):
@@ -225,6 +230,29 @@ def load(directory: Path) -> Template:
         if isinstance(error, FileNotFoundError):
             raise Corrupt(f"template '{directory.name}' is incomplete") from error
         raise
+
+
+def _load_memory(directory: Path, facts: dict[str, Any], memory: int) -> str:
+    with (directory / "memory").open("rb") as file:
+        if os.fstat(file.fileno()).st_size != facts["memory_bytes"]:
+            raise Corrupt(f"the memory of template '{directory.name}' has another size")
+        os.ftruncate(memory, facts["memory_bytes"])
+        return copy_sparse(file.fileno(), memory)
+
+
+def _seed(directory: Path) -> disks.Seed | None:
+    disk = directory / "disk"
+    if not disk.exists():
+        return None
+    return disks.Seed(disk.stat().st_size, tuple(disks.extents(disk)))
+
+
+def _seed_digest(seed: disks.Seed | None) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for offset, data in seed.extents if seed else ():
+        digest.update(offset.to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def _facts(directory: Path) -> dict[str, Any]:
@@ -238,7 +266,7 @@ def _facts(directory: Path) -> dict[str, Any]:
     raise Corrupt(f"the description of template '{directory.name}' is damaged")
 
 
-def _copy(source: int, target: int) -> str:
+def copy_sparse(source: int, target: int) -> str:
     """Copy what is not zero, to the same offsets; the digest of what was copied.
 
     Both sides are sparse in their own way, so holes decide nothing: the file is cut in equal
@@ -257,7 +285,7 @@ def _copy(source: int, target: int) -> str:
     return digest.hexdigest()
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

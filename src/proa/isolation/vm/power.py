@@ -1,0 +1,85 @@
+"""Starting QEMU in a hull: by a template, or by the long way through a kernel's boot."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from proa.agent import HULL, Kind, Waiter
+from proa.isolation.vm import child, hull, plans, qemu
+from proa.isolation.vm.template import IGNORE_SHARED, Template
+from proa.plan import encode
+from proa.resources import Share
+from proa.spec import Limits
+
+BOOT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a machine gets of its own; `disk` and `tap` make descriptors, which are closed here."""
+
+    image: Path
+    disk: Callable[[], int]
+    tap: Callable[[], int] | None = None
+    shares: tuple[Share, ...] = ()
+
+
+def clone(
+    berth: hull.Hull, machine: qemu.Machine, template: Template, parts: Parts, start: qemu.Clone
+) -> Waiter:
+    """Let QEMU load a template; the waiter is answered when QEMU's program runs.
+
+    QMP is written before QEMU reads it.  Unless paused, the guest goes on by itself once loaded.
+    """
+    with ExitStack() as passed:
+        passed.callback(berth.close_ends)
+        state = _keep(passed, template.open_state())
+        cargo = replace(_cargo(berth, parts, passed), memory=template.memory, state=state)
+        seen = cargo.numbered()
+        argv = qemu.arguments(machine, seen.files(), start)
+        started = hull.begin(berth, argv, cargo, parts.shares, machine.accelerator == "kvm")
+    uri = {"uri": f"fd:{seen.state}"}
+    berth.qmp.pipeline(("qmp_capabilities", {}), IGNORE_SHARED, ("migrate-incoming", uri))
+    return started
+
+
+def boot(berth: hull.Hull, machine: qemu.Machine, firmware: child.Firmware, parts: Parts) -> None:
+    """Boot a kernel and do what a template has done; returns when a place waits inside."""
+    agent = berth.place.agent
+    with ExitStack() as passed:
+        passed.callback(berth.close_ends)
+        files = (firmware.kernel.image, firmware.initramfs)
+        kernel, first = (_keep(passed, os.open(p, os.O_RDONLY | os.O_CLOEXEC)) for p in files)
+        cargo = replace(_cargo(berth, parts, passed), kernel=kernel, initramfs=first)
+        seen = cargo.numbered()
+        start = qemu.Boot(f"/proc/self/fd/{seen.kernel}", f"/proc/self/fd/{seen.initramfs}")
+        argv = qemu.arguments(machine, seen.files(), start)
+        started = hull.begin(berth, argv, cargo, parts.shares, machine.accelerator == "kvm")
+    berth.qmp.pipeline(("qmp_capabilities", {}))
+    agent.finish(started)
+    agent.wait_hello(BOOT_SECONDS)
+    agent.setup(plans.template_setup())
+    agent.place(plans.place(network=machine.network))
+
+
+def individualise(berth: hull.Hull, limits: Limits, pinned_pid: int = 0) -> Waiter:
+    """Make a clone a machine of its own, before anything is spawned in it."""
+    steps = plans.clone_setup(secrets.token_bytes(plans.ENTROPY_BYTES), limits, pinned_pid)
+    return berth.place.agent.begin(Kind.SETUP, HULL, encode(steps))
+
+
+def _cargo(berth: hull.Hull, parts: Parts, passed: ExitStack) -> hull.Cargo:
+    image = _keep(passed, os.open(parts.image, os.O_RDONLY | os.O_CLOEXEC))
+    disk = _keep(passed, parts.disk())
+    tap = _keep(passed, parts.tap()) if parts.tap else -1
+    return berth.cargo(image, disk, tap)
+
+
+def _keep(passed: ExitStack, descriptor: int) -> int:
+    passed.callback(os.close, descriptor)
+    return descriptor

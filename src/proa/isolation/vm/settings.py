@@ -1,0 +1,64 @@
+"""The `[vm]` table of the configuration, and the shape of the machine that limits ask for."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from proa.errors import Invalid
+from proa.spec import Limits
+
+MIB = 1 << 20
+RAM_CLASSES_MIB = (256, 512, 1024, 2048, 4096)
+RAM_STEP_MIB = 1024
+KERNEL_SHARE_MIB = 96  # of a machine's RAM that no limit of an instance may count on
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an owner may set.
+
+    `template` allows cloning at all, `image_templates` one more per image in use, made after its
+    first start.  `spares` clones of the image used last wait paused, `warm` more of them run and
+    have rehearsed: faster still, for some 65 MB each.
+    """
+
+    kernel: str = ""
+    accelerator: str = "auto"
+    memory_mib: int = 1024
+    disk_gib: int = 16
+    template: bool = True
+    image_templates: bool = True
+    spares: int = 1
+    warm: int = 0
+
+    @classmethod
+    def parse(cls, table: dict[str, Any]) -> Settings:
+        """Raises Invalid for an unknown key or a value of another type."""
+        known = cls()
+        for key, value in table.items():
+            if type(value) is not type(getattr(known, key, None)):
+                raise Invalid(f"'{key} = {value}' in the configuration's [vm] is not understood")
+        settings = replace(known, **table)
+        if settings.accelerator not in ("auto", "kvm", "tcg"):
+            raise Invalid(
+                f"unknown accelerator '{settings.accelerator}'", hint="use auto, kvm or tcg"
+            )
+        return settings
+
+
+def shape(limits: Limits, settings: Settings) -> tuple[int, int]:
+    """RAM in MiB and processors for these limits; the guest's kernel enforces the exact ones."""
+    wanted = settings.memory_mib
+    if limits.memory_bytes:
+        wanted = math.ceil(limits.memory_bytes / MIB) + KERNEL_SHARE_MIB
+    ram = next((size for size in RAM_CLASSES_MIB if size >= wanted), 0)
+    ram = ram or math.ceil(wanted / RAM_STEP_MIB) * RAM_STEP_MIB
+    return ram, max(1, min(math.ceil(limits.cpus), os.cpu_count() or 1))
+
+
+def host_limits(limits: Limits) -> Limits:
+    """What the host's cgroup limits of a vm: processor time; the rest is the guest's."""
+    return Limits(cpus=limits.cpus, cpu_shares=limits.cpu_shares)

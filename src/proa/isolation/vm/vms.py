@@ -1,0 +1,271 @@
+"""Makes virtual machines: a spare or a clone of a template where there is one, else a boot."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from proa import plan
+from proa.errors import IsolationError, Timeout, Unsupported
+from proa.host import features, files, netlink
+from proa.isolation.base import Features, Running
+from proa.isolation.places import Places
+from proa.isolation.vm import accel, child, disks, guest, hull, plans, power, qemu, qmp
+from proa.isolation.vm.machine import Machine
+from proa.isolation.vm.settings import MIB, Settings, host_limits, shape
+from proa.isolation.vm.template import Template, Templates
+from proa.resources import Launch, Sources
+from proa.spec import Limits
+
+TEMPLATE_RAM_MIB = 2048  # larger machines boot: untouched pages of a template cost twice
+TEMPLATE_VCPUS = 2
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is made once per engine, on the first use of a vm."""
+
+    firmware: child.Firmware
+    accelerator: accel.Accelerator
+    tsc_khz: int
+    seed: disks.Seed
+    skeleton: Path
+
+
+class Vms:
+    """Makes virtual machines: see `isolation.base.Isolation`.
+
+    `root` holds kernels, templates and what else is made once.  `progress` is told, line by line,
+    what takes long the first time.
+    """
+
+    name = "vm"
+    features = Features(
+        shares_kernel=False,
+        live_memory_update=True,
+        live_cpu_update=True,
+        processes_visible_to_host=False,
+    )
+
+    def __init__(
+        self,
+        root: Path,
+        places: Places,
+        settings: dict[str, Any] | None = None,
+        progress: guest.Progress = log.info,
+    ) -> None:
+        self._root = root
+        self._places = places
+        self._settings = Settings.parse(settings or {})
+        self._progress = progress
+        self._once = threading.Lock()
+        self._prepared: Prepared | None = None
+        self._templates = Templates(
+            root / "templates", lambda: self._ready().firmware, places.dispatcher, progress
+        )
+
+    # -- what the waist asks --------------------------------------------------------------------
+
+    def check(self) -> list[str]:
+        """What this host lacks for virtual machines."""
+        return [
+            item.reason for item in features.check() if item.name in ("qemu", "tun") and not item.ok
+        ]
+
+    def prepare(self) -> None:
+        """Make now what the first start would: kernel, accelerator, the usual templates."""
+        for network in (True, False):
+            self._templates.get(self._machine(Limits(), network))
+
+    def start(self, launch: Launch) -> Running:
+        """Clone a template, or boot when there is none for the shape; init has answered then."""
+        machine = self._machine(launch.limits, bool(launch.links))
+        if not self._templated(machine):
+            return self._boot(launch, machine)
+        template = self._templates.get(machine)
+        try:
+            return self._clone(launch, machine, template)
+        except (IsolationError, Timeout) as error:
+            log.warning("a clone did not start, booting instead: %s", error)
+            self._templates.discard(machine, template)
+            return self._boot(launch, machine)
+
+    def adopt(self, saved: dict[str, Any]) -> Running:
+        """Connect to the monitor of a vm made by an engine now gone, and take over its QMP."""
+        place = self._places.adopt(saved)
+        control = socket.socket(fileno=place.agent.get_descriptor())
+        known = qemu.Machine(int(saved["ram_bytes"]), int(saved["vcpus"]), bool(saved["network"]))
+        return Machine(place, self._places, qmp.Qmp(control), known, dict(saved["facts"]))
+
+    def repair(self, live: set[str]) -> None:
+        """Remove half-made templates and kernels: nothing of an instance is kept here."""
+        for directory in (self._root / "templates", self._root / "kernels"):
+            for path in directory.glob(".*-*"):
+                files.remove_tree(path)
+
+    def close(self) -> None:
+        """Let go of the templates' memory; instances keep theirs."""
+        self._templates.close()
+
+    # -- preparing --------------------------------------------------------------------------------
+
+    def _ready(self) -> Prepared:
+        with self._once:
+            if self._prepared is None:
+                self._prepared = _prepare(self._root, self._places, self._settings, self._progress)
+            return self._prepared
+
+    def _machine(self, limits: Limits, network: bool) -> qemu.Machine:
+        ram_mib, vcpus = shape(limits, self._settings)
+        ready = self._ready()
+        return qemu.Machine(ram_mib * MIB, vcpus, network, ready.accelerator.name, ready.tsc_khz)
+
+    def _templated(self, machine: qemu.Machine) -> bool:
+        return (
+            self._settings.template
+            and machine.ram_bytes <= TEMPLATE_RAM_MIB * MIB
+            and machine.vcpus <= TEMPLATE_VCPUS
+        )
+
+    # -- starting ---------------------------------------------------------------------------------
+
+    def _boot(self, launch: Launch, machine: qemu.Machine) -> Machine:
+        """Boot a kernel for this one instance."""
+        ready = self._ready()
+        berth = hull.make(self._places, ready.skeleton)
+        with _given_up(berth, self._places):
+            self._dress(berth, launch)
+            power.boot(berth, machine, ready.firmware, self._parts(launch, ready.seed))
+            berth.place.agent.finish(power.individualise(berth, launch.limits))
+        return self._running(berth, launch, machine, "boot")
+
+    def _clone(self, launch: Launch, machine: qemu.Machine, template: Template) -> Machine:
+        """Clone a template and give it what is its own."""
+        ready = self._ready()
+        berth = hull.make(self._places, ready.skeleton)
+        with _given_up(berth, self._places):
+            self._dress(berth, launch)
+            parts = self._parts(launch, template.seed or ready.seed)
+            power.clone(berth, machine, template, parts, qemu.Clone())
+            pinned = template.place_pid if launch.remove else 0
+            berth.place.agent.finish(power.individualise(berth, launch.limits, pinned))
+        return self._running(berth, launch, machine, "template")
+
+    def _dress(self, berth: hull.Hull, launch: Launch) -> None:
+        """What the host gives an instance beside its machine."""
+        berth.place.cgroup.apply(host_limits(launch.limits))
+        berth.place.agent.hold(launch.hold)
+
+    def _parts(self, launch: Launch, seed: disks.Seed) -> power.Parts:
+        link = launch.links[0] if launch.links else None
+        return power.Parts(
+            launch.rootfs.disk(),
+            lambda: _open_disk(launch.directory / "disk", seed),
+            (lambda: netlink.tap_open(link.host_name, link.bridge)) if link else None,
+            launch.shares,
+        )
+
+    def _running(
+        self, berth: hull.Hull, launch: Launch, machine: qemu.Machine, started_by: str
+    ) -> Machine:
+        facts = self._facts(machine, started_by)
+        mounted = started_by not in ("boot", "template")
+        return Machine(
+            berth.place,
+            self._places,
+            berth.qmp,
+            machine,
+            facts,
+            lambda: _plugged(launch, mounted),
+        )
+
+    def _facts(self, machine: qemu.Machine, started_by: str) -> dict[str, str]:
+        ready = self._ready()
+        facts = {
+            "accelerator": machine.accelerator,
+            "kernel": ready.firmware.kernel.release,
+            "kernel_origin": ready.firmware.kernel.origin,
+            "started_by": started_by,
+            "ram_mib": str(machine.ram_bytes // MIB),
+            "vcpus": str(machine.vcpus),
+        }
+        if ready.accelerator.reason:
+            facts["accelerator_reason"] = ready.accelerator.reason
+        return facts
+
+
+class _given_up:
+    """Ends a hull whose start failed, and says what QEMU said."""
+
+    def __init__(self, berth: hull.Hull, places: Places) -> None:
+        self._berth, self._places = berth, places
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        said = self._berth.last_words()
+        self._berth.end(self._places)
+        if said and isinstance(error, IsolationError | Timeout):
+            raise IsolationError(f"qemu ended: {said}") from error
+
+
+def _prepare(root: Path, places: Places, settings: Settings, progress: guest.Progress) -> Prepared:
+    root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not Path(qemu.PROGRAM).exists():
+        raise Unsupported(f"no '{qemu.PROGRAM}'", hint="install 'qemu-system-x86'")
+    with files.Lock(root / "lock"):
+        kernel = guest.find(root / "kernels", settings.kernel, progress)
+        firmware = child.Firmware(kernel, _initramfs(root, kernel, places.native))
+        accelerator = accel.choose(
+            root / "accelerator.json",
+            lambda: firmware,
+            places.dispatcher,
+            settings.accelerator,
+            progress,
+        )
+        seed = disks.format_seed(root, settings.disk_gib << 30)
+        return Prepared(
+            firmware, accelerator, guest.tsc_khz(), seed, hull.make_skeleton(root / "skeleton")
+        )
+
+
+def _initramfs(root: Path, kernel: guest.Kernel, native: Path) -> Path:
+    """The first file system around this build of init, written once; older ones are removed."""
+    content = kernel.initramfs(native.read_bytes())
+    path = root / f"initramfs-{hashlib.sha256(content).hexdigest()[:16]}"
+    if not path.exists():
+        for old in root.glob("initramfs-*"):
+            old.unlink(missing_ok=True)
+        files.atomic_write(path, content)
+        path.chmod(0o644)
+    return path
+
+
+def _open_disk(path: Path, seed: disks.Seed) -> int:
+    """The instance's writable disk: the one it has, else a new one."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return seed.create(path)
+
+
+def _plugged(launch: Launch, mounted: bool) -> Sources:
+    """The sources of a launch that happens now."""
+    found = plans.sources(launch.links, launch.shares, launch.id[:32], mounted=mounted)
+    first = (
+        plan.Clock(time.time_ns()),
+        *(plan.Sysctl(name, value) for name, value in launch.sysctls),
+    )
+    return replace(found, before=(*first, *found.before))
