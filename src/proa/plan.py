@@ -97,9 +97,11 @@ class Attach(Step):
 
 @dataclass(frozen=True)
 class Root(Step):
-    """Make `source` (`fd:N` or a path) the root: /proc, /sys and /dev of the place move into it.
+    """Make `source` (`fd:N` or a mount's path) the root, and drop the old one with all its mounts.
 
-    Pivots; where that is impossible (initramfs) moves the mount and chroots.
+    /proc, /sys and /dev of the place move into it, except those it has mounted itself; where it has
+    a symbolic link or a file of such a name, the step fails (ENOTDIR).  Pivots; where that is
+    impossible (initramfs) moves the mount and chroots.
     """
 
     verb: ClassVar[str] = "root"
@@ -166,7 +168,10 @@ class Mask(Step):
 
 @dataclass(frozen=True)
 class ReadOnly(Step):
-    """Make a path read-only by binding it onto itself; a missing path is skipped."""
+    """Make a path read-only; a missing path is skipped.
+
+    A mount is changed alone: what is mounted below stays as it is.  Else the path is bound first.
+    """
 
     verb: ClassVar[str] = "readonly"
     path: str
@@ -185,7 +190,10 @@ class Hostname(Step):
 
 @dataclass(frozen=True)
 class Sysctl(Step):
-    """Write a /proc/sys entry, named with dots; refused unless it really is procfs."""
+    """Write a /proc/sys entry, named with dots; refused unless it really is procfs.
+
+    Reaches past `mask` and `readonly` of the place.  Names with dots in a part: as in sysctl(8).
+    """
 
     verb: ClassVar[str] = "sysctl"
     name: str
@@ -308,7 +316,10 @@ class Umask(Step):
 
 @dataclass(frozen=True)
 class Terminal(Step):
-    """Take a new pseudo-terminal of the place's devpts as stdio and controlling terminal."""
+    """Take a new pseudo-terminal of the place's devpts as stdio and controlling terminal.
+
+    The main process's becomes /dev/console too.  Comes before `caps` and `user`.
+    """
 
     verb: ClassVar[str] = "tty"
     rows: int = 24
@@ -317,7 +328,10 @@ class Terminal(Step):
 
 @dataclass(frozen=True)
 class Capabilities(Step):
-    """Keep exactly this bounding, permitted and effective set (hex mask); nothing inheritable."""
+    """Let the program have exactly this bounding set (hex mask), root all of it, others none.
+
+    What `user` needs stays permitted until the program starts, so it may follow even `caps 0`.
+    """
 
     verb: ClassVar[str] = "caps"
     mask_hex: str
@@ -355,7 +369,10 @@ class Inherit(Step):
 
 @dataclass(frozen=True)
 class Seccomp(Step):
-    """Load the compiled-in filter `default`, or nothing for `unconfined`."""
+    """Load the compiled-in filter `default`, or nothing for `unconfined`.
+
+    After `nonewprivs`; without that before `caps`, since it takes CAP_SYS_ADMIN then.
+    """
 
     verb: ClassVar[str] = "seccomp"
     profile: str
@@ -373,7 +390,7 @@ class Exec(Step):
 class Builtin(Step):
     """Run one of the native program's own commands instead of a file of the image.  Ends the plan.
 
-    `tree-out PATH`, `tree-in PATH`, `procs`, `read PATH...`, `pause`: see docs/protocol.md.
+    `tree-out PATH`, `tree-in PATH`, `stat PATH`, `procs`, `read PATH...`, `pause`: see docs/protocol.md.
     """
 
     verb: ClassVar[str] = "builtin"
