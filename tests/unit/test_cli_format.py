@@ -9,7 +9,7 @@ import pytest
 from proa.cli import format, instance, stats, trace
 from proa.cli.format import Column
 from proa.cli.template import Template
-from proa.cli.terminal import KeyFilter, detach_keys
+from proa.cli.terminal import KeyWatch, detach_keys
 from proa.client import fastjson
 from proa.client.streams import Demultiplexer
 from proa.errors import Corrupt, Invalid
@@ -147,12 +147,17 @@ def test_detach_keys() -> None:
             detach_keys(bad)
 
 
-def test_a_part_of_the_detach_sequence_is_held_back_and_then_passed_on() -> None:
-    keys = KeyFilter(b"\x10\x11")
-    assert keys.feed(b"ab\x10") == (b"ab", False)
-    assert keys.feed(b"c") == (b"\x10c", False)
-    assert keys.feed(b"\x10") == (b"", False)
-    assert keys.feed(b"\x11rest") == (b"", True)
+def test_the_detach_sequence_is_seen_however_it_arrives() -> None:
+    keys = KeyWatch(b"\x10\x11")
+    assert [keys.complete(piece) for piece in (b"ab\x10", b"c\x10", b"\x11rest")] == [
+        False,
+        False,
+        True,
+    ]
+    assert KeyWatch(b"\x10\x11").complete(b"a\x10\x11")
+    assert not KeyWatch(b"").complete(b"anything")
+    one = KeyWatch(b"q")
+    assert [one.complete(b"x"), one.complete(b"q")] == [False, True]
 
 
 def test_frames_cut_anywhere() -> None:

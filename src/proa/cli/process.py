@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from proa.cli import attached, config, session
 from proa.cli.options import Command, Option, Values
@@ -69,8 +70,21 @@ def execute(values: Values, arguments: list[str]) -> int:
     stream.hijack()
     if not _follow_exec(values, stream, identity, stdin):
         return 0
-    code = control.request("GET", f"/exec/{identity}/json").json()["ExitCode"]
-    return int(code or 0) & 0xFF
+    return _exec_code(control, identity)
+
+
+def _exec_code(control: Connection, identity: str) -> int:
+    """The exit code; the engine may learn of the end a moment after its output has ended.
+
+    A process that closed its output and goes on is left alone, as docker does.
+    """
+    delay_seconds = 0.001
+    while True:
+        state = control.request("GET", f"/exec/{identity}/json").json()
+        if not state.get("Running") or delay_seconds > 0.5:
+            return int(state.get("ExitCode") or 0) & 0xFF
+        time.sleep(delay_seconds)
+        delay_seconds *= 2
 
 
 def _follow_exec(values: Values, stream: Connection, identity: str, stdin: bool) -> bool:

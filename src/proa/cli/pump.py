@@ -10,7 +10,7 @@ import os
 import select
 from _socket import MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, socket
 
-from proa.cli.terminal import KeyFilter
+from proa.cli.terminal import KeyWatch
 from proa.client.streams import STDERR, Demultiplexer, Plain
 
 TYPE_CHECKING = False
@@ -45,7 +45,7 @@ class Pump:
         self._socket, self._early = stream
         self._cutter: Demultiplexer | Plain = Plain() if tty else Demultiplexer()
         self._stdin = stdin
-        self._filter = KeyFilter(keys)
+        self._watcher = KeyWatch(keys)
         self._unsent = b""
         self._input_ended = False
         self.detached = False
@@ -62,13 +62,13 @@ class Pump:
             for descriptor, events in poll.poll():
                 if descriptor == self._stdin:
                     self._take_input()
-                    if self.detached:
-                        return False
                 else:
                     if events & select.POLLOUT:
                         self._send()
                     if events & _READABLE and not self._take_output():
-                        return True
+                        return not self.detached
+            if self.detached and not self._unsent:
+                return False
             self._watch(poll)
 
     def _only_output(self) -> bool:
@@ -82,7 +82,7 @@ class Pump:
         poll.modify(self._socket.fileno(), wanted)
         if self._stdin is None:
             return
-        if self._input_ended:
+        if self._input_ended or self.detached:
             poll.unregister(self._stdin)
             self._stdin = None
         elif self._unsent:
@@ -117,8 +117,8 @@ class Pump:
         if not data:
             self._input_ended = True
         else:
-            data, self.detached = self._filter.feed(data)
             self._unsent += data
+            self.detached = self._watcher.complete(data)
         self._send()
 
     def _send(self) -> None:

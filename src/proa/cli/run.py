@@ -41,6 +41,7 @@ def run(values: Values, arguments: list[str]) -> int:
         raise Invalid("'--attach' contradicts '--detach'")
     _claim_cidfile(values)
     if values.detach:
+        request["StdinOnce"] = False  # whoever attaches later may leave and come back
         return _run_detached(values, request)
     return _run_attached(values, request)
 

@@ -70,23 +70,21 @@ def detach_keys(text: str) -> bytes:
     return bytes(keys)
 
 
-class KeyFilter:
-    """Watches what is typed for the detach sequence; a part of it is held back until decided."""
+class KeyWatch:
+    """Watches what is typed for the detach sequence.
+
+    The keys are passed on all the same: the engine has the sequence too, and by it tells a detach
+    from an end of input.
+    """
 
     def __init__(self, keys: bytes) -> None:
         self._keys = keys
-        self._held = b""
+        self._recent = b""
 
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """What to pass on, and whether the sequence is complete."""
+    def complete(self, data: bytes) -> bool:
+        """Whether the sequence ends within `data`, maybe begun before."""
         if not self._keys:
-            return data, False
-        data = self._held + data
-        found = data.find(self._keys)
-        if found >= 0:
-            return data[:found], True
-        keep = next(
-            (n for n in range(len(self._keys) - 1, 0, -1) if data.endswith(self._keys[:n])), 0
-        )
-        self._held = data[len(data) - keep :]
-        return data[: len(data) - keep], False
+            return False
+        seen = self._recent + data
+        self._recent = seen[len(seen) - len(self._keys) + 1 :] if len(self._keys) > 1 else b""
+        return self._keys in seen

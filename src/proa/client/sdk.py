@@ -18,6 +18,7 @@ Errors are the classes of `proa.errors`.  A `Client` may be used by one thread a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,8 +215,17 @@ class Instance:
             connection.begin_hijack("POST", f"/exec/{created['Id']}/start", start)
             connection.hijack()
             stdout, stderr = _converse(connection, input)
-        ended = self._client.call("GET", f"/exec/{created['Id']}/json")
-        return Result(int(ended["ExitCode"] or 0), stdout, stderr)
+        return Result(self._exec_code(created["Id"]), stdout, stderr)
+
+    def _exec_code(self, identity: str) -> int:
+        """The engine may learn of the end a moment after the output has ended."""
+        delay_seconds = 0.001
+        while True:
+            state = self._client.call("GET", f"/exec/{identity}/json")
+            if not state["Running"] or delay_seconds > 0.5:
+                return int(state["ExitCode"] or 0)
+            time.sleep(delay_seconds)
+            delay_seconds *= 2
 
     def get_archive(self, path: str) -> Iterator[bytes]:
         """A tar stream of the file or directory at `path` inside."""
