@@ -23,6 +23,7 @@ from tests.native.monitor import (
     HOLD,
     IN,
     JOIN,
+    KILL,
     OUT,
     PLACE,
     SIGNAL,
@@ -212,3 +213,16 @@ def test_monitor_ignores_polite_signals(monitor: Monitor, engine: Connection) ->
     engine.send(SIGNAL, argument=signal.SIGKILL)
     assert engine.expect(EXIT).exit == (137, 9)
     assert monitor.wait() == 0
+
+
+def test_last_request_of_a_closed_connection_is_heard(monitor: Monitor, engine: Connection) -> None:
+    engine.place()
+    engine.launch(command("sleep", "1000"))
+    os.kill(monitor.process.pid, signal.SIGSTOP)
+    for id in range(2, 10):
+        engine.send(EXEC, id, command("true"), flags=JOIN)
+    engine.send(KILL)
+    engine.sock.close()  # the answers find nobody
+    os.kill(monitor.process.pid, signal.SIGCONT)
+    assert monitor.wait() == 0
+    assert monitor.record["code"] == "137"
