@@ -36,6 +36,8 @@ IMAGE: dict[str, Any] = {
     "Containers": -1,
 }
 
+PLATFORM = {"Os": "linux", "Architecture": "amd64"}
+
 
 def framed(stream: int, data: bytes) -> bytes:
     """Docker's stdcopy frame."""
@@ -86,9 +88,9 @@ class FakeImages:
 
     def inspect(self, name: str) -> dict[str, Any]:
         if name in self.names or f"{name}:latest" in self.names or name == "ab" * 6:
-            return IMAGE | {"Created": "2023-11-14T22:13:20Z", "Config": {}, "Os": "linux"}
+            return IMAGE | {"Created": "2023-11-14T22:13:20Z", "Config": {}, **PLATFORM}
         if name == IMAGE_ID:
-            return IMAGE | {"Created": "2023-11-14T22:13:20Z", "Config": {}, "Os": "linux"}
+            return IMAGE | {"Created": "2023-11-14T22:13:20Z", "Config": {}, **PLATFORM}
         raise ImageNotFound(f"no such image '{name}'")
 
     def list(self) -> Sequence[dict[str, Any]]:
@@ -195,6 +197,8 @@ class FakeEngine:
         if command[0] not in ("echo", "cat", "false", "sleep"):
             what = "permission denied" if command[0] == "denied" else "executable file not found"
             code = 126 if command[0] == "denied" else 127
+            if item.spec.remove:
+                self._drop(item)
             raise LaunchError(
                 f'exec: "{command[0]}": {what} in $PATH',
                 step=1, verb="exec", argument=command[0], errno=2, exit_code=code,
@@ -230,8 +234,10 @@ class FakeEngine:
             item.changed.notify_all()
 
     def _drop(self, item: FakeInstance) -> None:
-        self.instances.pop(item.id, None)
-        item.removed = True
+        with item.changed:
+            self.instances.pop(item.id, None)
+            item.removed = True
+            item.changed.notify_all()
         self._emit(item, "destroy")
 
     def stop(self, reference: str, timeout: float | None = None, signal: str = "") -> None:
@@ -258,9 +264,7 @@ class FakeEngine:
             if not force:
                 raise Conflict("stop the container before removing or force remove")
             self.end(item, 137)
-        with item.changed:
-            self._drop(item)
-            item.changed.notify_all()
+        self._drop(item)
 
     def rename(self, reference: str, new: str) -> None:
         self.get(reference).name = new

@@ -109,6 +109,15 @@ def test_refusals_have_dockers_words_and_statuses(api: Api) -> None:
     assert got.status == 501 and got.message.startswith("pulling images")
 
 
+@pytest.mark.parametrize(
+    ("platform", "status"),
+    [("", 201), ("linux", 201), ("linux/amd64", 201), ("linux/arm64", 404), ("windows", 404)],
+)
+def test_another_platform_is_not_silently_accepted(api: Api, platform: str, status: int) -> None:
+    target = f"/containers/create?platform={platform}"
+    assert api("POST", target, {"Image": "tiny", "Cmd": ["x"]}).status == status
+
+
 UNKNOWN = [
     ("GET", "json"), ("GET", "top"), ("GET", "logs?stdout=1"), ("GET", "stats"), ("POST", "start"),
     ("POST", "stop"), ("POST", "kill"), ("POST", "restart"), ("POST", "wait"), ("POST", "pause"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -45,16 +46,16 @@ def begin(root: Path, **more: str) -> subprocess.Popen[str]:
     )
 
 
-def until_served(path: Path) -> None:
-    """Wait until an engine answers."""
+def until_served(engine: subprocess.Popen[str], path: Path) -> None:
+    """Wait until an engine answers; fails at once with its last words when it has ended."""
     deadline = time.monotonic() + 20
-    while True:
-        try:
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
             assert call(path, "GET", "/_ping").status == 200
             return
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        assert engine.poll() is None, engine.communicate()
+        time.sleep(0.02)
+    raise AssertionError("no engine after 20 s")
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 def test_serves_alone_and_ends_on_request(root: Path) -> None:
     first = begin(root)
     path = root / "run" / "proa.sock"
-    until_served(path)
+    until_served(first, path)
     assert path.stat().st_mode & 0o777 == 0o660
     assert (root / "run" / "engine.pid").read_text() == f"{first.pid}\n"
     second = begin(root)
@@ -81,12 +82,12 @@ def test_serves_alone_and_ends_on_request(root: Path) -> None:
 def test_replaces_what_a_killed_engine_left(root: Path) -> None:
     first = begin(root)
     path = root / "run" / "proa.sock"
-    until_served(path)
+    until_served(first, path)
     first.kill()
     first.communicate()
     assert path.exists()
     second = begin(root)
-    until_served(path)
+    until_served(second, path)
     second.send_signal(signal.SIGTERM)
     second.communicate(timeout=20)
     assert second.returncode == 0

@@ -259,5 +259,5 @@ def test_times() -> None:
     for wrong in ("x", "1x", "-5", "99999-01-01"):
         with pytest.raises(Invalid):
             times.seconds(wrong)
-    assert times.rfc3339(0).startswith("0001")
+    assert times.rfc3339(0) == "1970-01-01T00:00:00.000000000Z"
     assert times.rfc3339(1700000000_000000005) == "2023-11-14T22:13:20.000000005Z"

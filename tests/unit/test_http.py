@@ -37,6 +37,8 @@ def application(request: Request) -> Answer:
             return Reply(200, request.body.all(1 << 20), "text/plain")
         case "/file":
             return Reply(200, str(len(request.file().read())).encode())
+        case "/partly":
+            return Reply(200, request.file().read(1))
         case "/query":
             return json_reply(request.query)
         case "/unread":
@@ -193,6 +195,16 @@ def test_an_unread_body_is_skipped(path: Path) -> None:
         sock.sendall(b"GET /unread HTTP/1.1\r\nHost: d\r\n\r\n")
         stream = sock.makefile("rb")
         assert read_answer(stream).status == read_answer(stream).status == 200
+
+
+def test_a_half_read_body_is_skipped(path: Path) -> None:
+    size = 300_000
+    with connect(path) as sock:
+        sock.sendall(b"POST /partly HTTP/1.1\r\nHost: d\r\nContent-Length: %d\r\n\r\n" % size)
+        sock.sendall(b"x" * size + b"GET /unread HTTP/1.1\r\nHost: d\r\n\r\n")
+        stream = sock.makefile("rb")
+        assert read_answer(stream).body == b"x"
+        assert read_answer(stream).body == b"fine"
 
 
 def test_a_large_unread_body_still_gets_its_answer(path: Path) -> None:

@@ -45,15 +45,43 @@ LINGER_BYTES = 16 << 20
 LINGER_SECONDS = 2.0
 
 
+class Busy:
+    """Counts the requests at work, so that an ending server can wait for their answers."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            if self._count == 0:
+                self._changed.notify_all()
+
+    def wait_idle(self, timeout_seconds: float) -> bool:
+        """Wait until no request is at work."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._count == 0, timeout_seconds)
+
+
 class Connection:
     """One client's connection: reads requests, writes answers, until either side has enough."""
 
     def __init__(
-        self, sock: socket.socket, application: Callable[[Request], Answer], bounds: Bounds
+        self,
+        sock: socket.socket,
+        application: Callable[[Request], Answer],
+        bounds: Bounds,
+        busy: Busy,
     ) -> None:
         self._socket = sock
         self._application = application
         self._bounds = bounds
+        self._busy = busy
         self._wire = Wire(sock, bounds)
         self._handed_over = False
 
@@ -96,15 +124,16 @@ class Connection:
         if head.fields.get("expect", "").lower() == "100-continue":
             body.invitation = b"HTTP/1.1 100 Continue\r\n\r\n"
             body.send = self._send
-        answer = self._answer(request)
-        if answer is None or self._handed_over:
-            return False
-        keep = head.keep_alive and self._drained(body)
+        with self._busy:
+            answer = self._answer(request)
+            if answer is None or self._handed_over:
+                return False
+            keep = head.keep_alive and self._drained(body)
+            if isinstance(answer, Reply):
+                raw = whole_head(answer, keep)
+                self._send(raw if head.method == "HEAD" else raw + answer.body)
         if not isinstance(answer, Reply):
             keep = self._stream(answer, head, keep)
-        else:
-            raw = whole_head(answer, keep)
-            self._send(raw if head.method == "HEAD" else raw + answer.body)
         if not keep:
             self._linger()
         return keep
@@ -225,6 +254,7 @@ class Server:
         self._application = application
         self._bounds = bounds or Bounds()
         self._wake_reader, self._wake_writer = socket.socketpair()
+        self._busy = Busy()
         self._slots = threading.BoundedSemaphore(self._bounds.connections)
 
     def run(self) -> None:
@@ -252,6 +282,10 @@ class Server:
         with contextlib.suppress(OSError):
             self._wake_writer.send(b"x")
 
+    def finish(self, timeout_seconds: float) -> bool:
+        """Let requests at work be answered; streams are cut.  False when some are not done."""
+        return self._busy.wait_idle(timeout_seconds)
+
     def _begin(self, sock: socket.socket) -> None:
         sock.setblocking(True)
         if not self._slots.acquire(blocking=False):
@@ -264,7 +298,7 @@ class Server:
 
     def _serve(self, sock: socket.socket) -> None:
         try:
-            Connection(sock, self._application, self._bounds).serve()
+            Connection(sock, self._application, self._bounds, self._busy).serve()
         except Exception:
             LOG.exception("a connection failed")
         finally:

@@ -32,6 +32,7 @@ LOG = logging.getLogger("proa")
 GROUP = "proa"
 BACKLOG = 1024
 FIRST_PASSED_DESCRIPTOR = 3
+FINISH_SECONDS = 10.0
 STACK_BYTES = 512 << 10
 
 
@@ -77,6 +78,8 @@ def _run(where: Config) -> None:
         _tell_ready()
         LOG.info("serving '%s', root '%s'", path, where.root)
         server.run()
+        if not server.finish(FINISH_SECONDS):
+            LOG.warning("some requests were still at work")
         LOG.info("stopped; instances live on")
 
 

@@ -77,6 +77,7 @@ ROUTES = (
     Route("GET", "/images/{name}/json", images.inspect),
     Route("GET", "/images/{name}/history", images.history),
     Route("GET", "/images/{name}/get", images.save),
+    Route("GET", "/distribution/{name}/json", refusal("asking a registry")),
     Route("POST", "/images/{name}/tag", images.tag),
     Route("POST", "/images/{name}/push", refusal("pushing to a registry")),
     Route("DELETE", "/images/{name}", images.remove),

@@ -41,10 +41,21 @@ def create(engine: Engine, request: Request) -> Answer:
         raise Invalid("field 'Image' must name an image")
     name = request.text("name").removeprefix("/") or None
     try:
+        _check_platform(request.text("platform"), engine.images.inspect(image))
         made = engine.create(name, config)
     except ImageNotFound:
         raise lookup.missing_image(image) from None
     return json_reply({"Id": made.id, "Warnings": []}, 201)
+
+
+def _check_platform(wanted: str, image: dict[str, Any]) -> None:
+    """Refuse an image of another platform than the one asked for (`linux/amd64`, `linux`)."""
+    system, _, machine = wanted.partition("/")
+    offered = {"os": image["Os"], "architecture": image["Architecture"]}
+    asked = {"os": system, "architecture": machine.partition("/")[0]}
+    for key, value in asked.items():
+        if value and offered[key] and value != offered[key]:
+            raise NotFound(f"the image is for {key} '{offered[key]}', not for '{wanted}'")
 
 
 def inspect(engine: Engine, request: Request) -> Answer:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from proa.api.answer import Answer, json_reply
 from proa.api.docker import bodies
-from proa.api.docker.times import rfc3339
+from proa.api.docker.times import NEVER
 from proa.api.request import Request
 from proa.errors import NotFound
 
@@ -42,7 +42,7 @@ def _network(name: str) -> dict[str, Any]:
     return {
         "Name": name,
         "Id": hashlib.sha256(f"proa network {name}".encode()).hexdigest(),
-        "Created": rfc3339(0),
+        "Created": NEVER,
         "Scope": "local",
         "Driver": DRIVERS[name],
         "EnableIPv6": False,

@@ -65,7 +65,7 @@ def _shape(found: Instance, now: Stats | None, before: Stats | None) -> dict[str
         return empty | {"memory_stats": {}, "cpu_stats": {}, "precpu_stats": {}} | named
     return {
         "read": rfc3339(now.read_ns),
-        "preread": rfc3339(before.read_ns if before else 0),
+        "preread": rfc3339(before.read_ns) if before else NEVER,
         "pids_stats": {"current": now.pids},
         "blkio_stats": _blkio(now),
         "num_procs": 0,

@@ -84,7 +84,7 @@ def info(engine: Engine, request: Request) -> Answer:
             "OSType": "linux",
             "Architecture": kernel.machine,
             "SystemTime": rfc3339(time.time_ns()),
-            "LoggingDriver": "proa",
+            "LoggingDriver": "json-file",  # clients read the logs only of drivers they know
             "Isolation": "",
             "DefaultRuntime": "proa",
             "Runtimes": {"proa": {"path": "proa-native"}},

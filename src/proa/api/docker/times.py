@@ -32,8 +32,6 @@ def seconds(text: str) -> float:
 
 
 def rfc3339(nanoseconds: int) -> str:
-    """A moment as Docker writes it; 0 is never."""
-    if not nanoseconds:
-        return NEVER
+    """A moment as Docker writes it."""
     whole, rest = divmod(nanoseconds, 10**9)
     return time.strftime(f"%Y-%m-%dT%H:%M:%S.{rest:09d}Z", time.gmtime(whole))
