@@ -225,3 +225,27 @@ def test_the_root_directory_is_closed_to_others(session_engine: EngineProcess) -
     reach = subprocess.run([*who, "ls", session_engine.root / "images"], capture_output=True)
     assert reach.returncode != 0
     assert session_engine.socket.stat().st_mode & 0o007 == 0
+
+
+DENIED = (
+    "mount", "umount2", "pivot_root", "unshare", "setns", "clone-newuser", "bpf", "keyctl", "add_key",
+    "userfaultfd", "io_uring_setup", "fsopen", "open_tree", "reboot", "swapon", "init_module",
+    "kexec_load", "perf_event_open", "settimeofday", "sethostname", "open_by_handle_at", "socket-alg",
+    "socket-vsock", "personality-norandom",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("call", DENIED)
+def test_system_calls_outside_the_list_are_denied(inside: Instance, call: str) -> None:
+    assert inside.exec("/probe", "seccomp", call).stdout.strip() in {"EPERM", "ENOSYS", "EACCES"}
+
+
+@pytest.mark.parametrize("call", ["getpid", "socket-inet", "personality-linux", "ptrace"])
+def test_ordinary_system_calls_work(inside: Instance, call: str) -> None:
+    assert inside.exec("/probe", "seccomp", call).stdout.strip() == "0"
+
+
+@pytest.mark.parametrize("call", ["clone3", "future"])
+def test_calls_from_the_future_are_unknown_not_forbidden(inside: Instance, call: str) -> None:
+    """A C library falls back on ENOSYS; EPERM would break it."""
+    assert inside.exec("/probe", "seccomp", call).stdout.strip() == "ENOSYS"

@@ -6,7 +6,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.instances import Instance, Place, eventually
+from tests.support.instances import Instance, Place, Result, eventually
 
 SCRIPT = "echo one; echo two >&2; sleep 1.2; echo three; echo four >&2"
 
@@ -30,7 +30,7 @@ def test_tail_counts_lines_of_both_streams(place: Place) -> None:
     instance = finished(place)
     log = instance.logs(tail=3)
     assert (log.stdout, log.stderr) == ("three\n", "two\nfour\n")
-    assert instance.logs(tail=0) == instance.logs(stdout=0, stderr=0, tail=0)
+    assert instance.logs(tail=0) == Result(0, "", "")
     assert instance.logs(tail="all").stdout == "one\nthree\n"
 
 

@@ -143,3 +143,11 @@ def test_what_was_asked_is_what_inspect_says(place: Place) -> None:
     assert found["HostConfig"]["Isolation"] == place.isolation
     assert found["Proa"]["Isolation"] == place.isolation
     assert found["Proa"]["Kernel"]
+
+
+@pytest.mark.parametrize("user", ["", "alice"])
+def test_dev_stdout_can_be_opened(place: Place, user: str) -> None:
+    """What images that log to /dev/stdout rely on, whoever they run as."""
+    script = "echo out >/dev/stdout; echo err >/dev/stderr"
+    result = place.run("busy", "sh", "-c", script, User=user)
+    assert (result.stdout, result.stderr) == ("out\n", "err\n")
