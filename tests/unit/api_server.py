@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from proa.api.answer import Answer
-from proa.api.http import Server
 from proa.api.message import Bounds
 from proa.api.request import Request
+from proa.api.server import Server
+from tests.unit.fake_engine import FakeEngine
 
 
 @dataclass(frozen=True)
@@ -116,3 +117,33 @@ def read_chunks(stream: Any) -> Iterator[bytes]:
         if size == 0:
             return
         yield data
+
+
+@dataclass(frozen=True)
+class Api:
+    """A served fake engine."""
+
+    path: Path
+    engine: FakeEngine
+
+    def __call__(self, method: str, target: str, body: Any = None) -> Got:
+        return call(self.path, method, target, body)
+
+    def create(self, *command: str, name: str = "one", **more: Any) -> str:
+        """A new instance's id."""
+        body = {"Image": "tiny", "Cmd": list(command), **more}
+        got = self("POST", f"/v1.43/containers/create?name={name}", body)
+        assert got.status == 201, got.body
+        assert got.json["Warnings"] == []
+        return str(got.json["Id"])
+
+    def hijack(self, target: str, body: bytes = b"") -> tuple[socket.socket, Any, dict[str, str]]:
+        """An upgraded connection: socket, reader, answer fields."""
+        sock = connect(self.path)
+        head = f"POST {target} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+        kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        sock.sendall((head + kind).encode() + body)
+        stream = sock.makefile("rb")
+        status, fields = read_head(stream)
+        assert status == 101
+        return sock, stream, fields

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,25 +12,8 @@ from proa.api.docker import attach, events, times
 from proa.api.routes import Router
 from proa.api.table import ROUTES
 from proa.errors import Invalid
-from tests.unit.api_server import Got, call, connect, read_head, served
-from tests.unit.fake_engine import IMAGE_ID, FakeEngine
-
-
-class Api:
-    """A served fake engine."""
-
-    def __init__(self, path: Path, engine: FakeEngine) -> None:
-        self.path, self.engine = path, engine
-
-    def __call__(self, method: str, target: str, body: Any = None) -> Got:
-        return call(self.path, method, target, body)
-
-
-@pytest.fixture
-def api() -> Iterator[Api]:
-    engine = FakeEngine()
-    with served(Router(engine, ROUTES)) as path:  # type: ignore[arg-type]
-        yield Api(path, engine)
+from tests.unit.api_server import Api, connect, read_head
+from tests.unit.fake_engine import IMAGE_ID
 
 
 def test_ping(api: Api) -> None:

@@ -20,8 +20,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from proa.api.http import Server
 from proa.api.routes import Router
+from proa.api.server import Server
 from proa.api.table import ROUTES
 from proa.engine import config
 from proa.engine.config import Config
