@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proa.cli import config, help, main
-from proa.cli.options import Command, HelpAsked, Option, Values, byte_size, parse
+from proa.cli.options import Command, HelpAsked, Option, OptionsFirst, Values, byte_size, parse
 from proa.errors import Invalid, Unsupported
 
 TABLE = (
@@ -20,9 +20,8 @@ TABLE = (
 
 
 def read(*words: str, stops: bool = True) -> tuple[Values, list[str]]:
-    command = Command(
-        "IMAGE", "x", lambda values, arguments: 0, TABLE, arguments=(1, None), stops=stops
-    )
+    kind = OptionsFirst if stops else Command
+    command = kind("IMAGE", "x", lambda values, arguments: 0, TABLE, arguments=(1, None))
     return parse("run", command, list(words))
 
 
@@ -97,8 +96,8 @@ def test_bad_byte_sizes(text: str) -> None:
 
 
 def request(*words: str) -> dict[str, object]:
-    command = Command(
-        "IMAGE", "x", lambda values, arguments: 0, config.OPTIONS, arguments=(1, None), stops=True
+    command = OptionsFirst(
+        "IMAGE", "x", lambda values, arguments: 0, config.OPTIONS, arguments=(1, None)
     )
     return config.body(*parse("create", command, list(words)))
 

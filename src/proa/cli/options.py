@@ -48,11 +48,13 @@ class Values:
 class Command:
     """One row of a noun module's table.
 
-    `run(values, arguments)` returns the exit code.  `most` None means any number of arguments;
-    `stops` ends options at the first argument.
+    `run(values, arguments)` returns the exit code.  `arguments` is the least and the most of them,
+    None for any number.
     """
 
-    __slots__ = ("least", "most", "options", "run", "stops", "summary", "usage")
+    __slots__ = ("least", "most", "options", "run", "summary", "usage")
+
+    stops = False
 
     def __init__(
         self,
@@ -62,14 +64,20 @@ class Command:
         options: tuple[Option, ...] = (),
         *,
         arguments: tuple[int, int | None] = (0, 0),
-        stops: bool = False,
     ) -> None:
         self.usage = usage
         self.summary = summary
         self.run = run
         self.options = options
         self.least, self.most = arguments
-        self.stops = stops
+
+
+class OptionsFirst(Command):
+    """A command whose arguments are a command line themselves: the first one ends the options."""
+
+    __slots__ = ()
+
+    stops = True
 
 
 class HelpAsked(Exception):

@@ -7,7 +7,7 @@ import sys
 import time
 
 from proa.cli import attached, config, session
-from proa.cli.options import Command, Option, Values
+from proa.cli.options import Command, Option, OptionsFirst, Values
 from proa.client.connection import Connection, instance_path
 from proa.errors import Conflict, Invalid
 
@@ -179,13 +179,12 @@ def copy(values: Values, arguments: list[str]) -> int:
 
 
 COMMANDS = {
-    "exec": Command(
+    "exec": OptionsFirst(
         "[OPTIONS] INSTANCE COMMAND [ARGUMENT...]",
         "Run a command in a running instance",
         execute,
         _EXEC_OPTIONS,
         arguments=(2, None),
-        stops=True,
     ),
     "attach": Command(
         "[OPTIONS] INSTANCE",
@@ -201,12 +200,11 @@ COMMANDS = {
         _LOGS_OPTIONS,
         arguments=(1, 1),
     ),
-    "top": Command(
+    "top": OptionsFirst(
         "INSTANCE [PS-OPTIONS]",
         "Print the processes of an instance",
         top,
         arguments=(1, None),
-        stops=True,
     ),
     "wait": Command(
         "INSTANCE...",

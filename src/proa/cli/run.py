@@ -7,7 +7,7 @@ import sys
 
 from proa.cli import attached, config, session
 from proa.cli.attached import Attachment
-from proa.cli.options import Command, Option, Values
+from proa.cli.options import Option, OptionsFirst, Values
 from proa.client.connection import target
 from proa.errors import Conflict, Invalid, NotFound, ProaError
 
@@ -159,20 +159,18 @@ def _print_trace(instance: str, stages: session.Stages) -> None:
 
 
 COMMANDS = {
-    "run": Command(
+    "run": OptionsFirst(
         "[OPTIONS] IMAGE [COMMAND [ARGUMENT...]]",
         "Run a command in a new instance",
         run,
         _RUN_OPTIONS,
         arguments=(1, None),
-        stops=True,
     ),
-    "create": Command(
+    "create": OptionsFirst(
         "[OPTIONS] IMAGE [COMMAND [ARGUMENT...]]",
         "Create an instance without starting it",
         create,
         config.OPTIONS,
         arguments=(1, None),
-        stops=True,
     ),
 }

@@ -18,237 +18,19 @@ Errors are the classes of `proa.errors`.  A `Client` may be used by one thread a
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from proa.client import address, spawn
-from proa.client.connection import (
-    Answer,
-    Connection,
-    Upload,
-    image_path,
-    instance_path,
-    target,
-)
-from proa.client.streams import STDERR, Demultiplexer, Plain
-from proa.errors import NotModified, ProaError
+from proa.client.connection import Answer, Connection, Upload, image_path, instance_path, target
+from proa.client.instance import Instance, converse
+from proa.client.values import Image, Options, Result
+from proa.errors import ProaError
+
+__all__ = ["Client", "Image", "Instance", "Options", "Result"]
 
 _PIECE_BYTES = 256 * 1024
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a process came to."""
-
-    exit_code: int
-    stdout: bytes = b""
-    stderr: bytes = b""
-
-
-@dataclass(frozen=True)
-class Image:
-    """One image the engine has."""
-
-    id: str
-    names: tuple[str, ...]
-    size_bytes: int
-    created_seconds: int
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run: the parts of a create request people use.  `more` is merged into HostConfig."""
-
-    name: str | None = None
-    isolation: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    entrypoint: Sequence[str] | None = None
-    directory: str | None = None
-    user: str | None = None
-    hostname: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    tty: bool = False
-    stdin: bool = False
-    binds: Sequence[str] = ()
-    ports: Mapping[int, int] = field(default_factory=dict)  # inside → on the host, 0: a free one
-    memory_bytes: int = 0
-    cpus: float = 0.0
-    network: str | None = None
-    remove: bool = False
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-    def request(self, image: str, command: Sequence[str]) -> dict[str, Any]:
-        """The API's create request."""
-        config: dict[str, Any] = {
-            "Image": image,
-            "Cmd": list(command) or None,
-            "Entrypoint": list(self.entrypoint) if self.entrypoint is not None else None,
-            "Env": [f"{key}={value}" for key, value in self.environment.items()] or None,
-            "WorkingDir": self.directory,
-            "User": self.user,
-            "Hostname": self.hostname,
-            "Labels": dict(self.labels) or None,
-            "Tty": self.tty or None,
-            "OpenStdin": self.stdin or None,
-            "StdinOnce": self.stdin or None,
-            "ExposedPorts": {f"{port}/tcp": {} for port in self.ports} or None,
-            "HostConfig": self._host_config(),
-        }
-        return {key: value for key, value in config.items() if value is not None}
-
-    def _host_config(self) -> dict[str, Any]:
-        bindings = {
-            f"{inside}/tcp": [{"HostPort": str(outside or "")}]
-            for inside, outside in self.ports.items()
-        }
-        host: dict[str, Any] = {
-            "Isolation": self.isolation,
-            "Binds": list(self.binds) or None,
-            "PortBindings": bindings or None,
-            "Memory": self.memory_bytes or None,
-            "NanoCpus": round(self.cpus * 1e9) or None,
-            "NetworkMode": self.network,
-            "AutoRemove": self.remove or None,
-        }
-        return {key: value for key, value in host.items() if value is not None} | dict(self.more)
-
-
-class Instance:
-    """One instance, by id or name."""
-
-    def __init__(self, client: Client, reference: str) -> None:
-        self.id = reference
-        self._client = client
-
-    def __repr__(self) -> str:
-        return f"Instance({self.id!r})"
-
-    def start(self) -> None:
-        """Start it; one that runs already is fine."""
-        self._post("/start")
-
-    def stop(self, timeout_seconds: int | None = None) -> None:
-        """Stop it, by force after the grace; one that does not run is fine."""
-        self._post("/stop", t=timeout_seconds)
-
-    def restart(self, timeout_seconds: int | None = None) -> None:
-        """Stop and start it."""
-        self._post("/restart", t=timeout_seconds)
-
-    def kill(self, signal: str = "KILL") -> None:
-        """Send a signal to the main process."""
-        self._post("/kill", signal=signal)
-
-    def pause(self) -> None:
-        """Freeze it."""
-        self._post("/pause")
-
-    def unpause(self) -> None:
-        """Thaw it."""
-        self._post("/unpause")
-
-    def rename(self, name: str) -> None:
-        """Give it another name."""
-        self._post("/rename", name=name)
-
-    def remove(self, *, force: bool = False) -> None:
-        """Remove it, and its anonymous volumes."""
-        query: dict[str, object] = {"force": force, "v": True}
-        self._client.call("DELETE", instance_path(self.id), query)
-
-    def wait(self, condition: str = "not-running") -> int:
-        """The exit code, once `condition` is reached: not-running, next-exit or removed."""
-        answer = self._client.stream(
-            "POST", instance_path(self.id, "/wait"), {"condition": condition}
-        ).json()
-        if error := (answer.get("Error") or {}).get("Message"):
-            raise ProaError(str(error))
-        return int(answer["StatusCode"])
-
-    def inspect(self) -> dict[str, Any]:
-        """All the engine knows of it, in Docker's shape."""
-        details: dict[str, Any] = self._client.call("GET", instance_path(self.id, "/json"))
-        return details
-
-    def trace(self) -> list[tuple[str, int]]:
-        """Milestones of the last start, with CLOCK_MONOTONIC nanoseconds."""
-        answer = self._client.call("GET", f"/proa/instances/{self.id}/trace")
-        return [(m["Milestone"], m["Nanoseconds"]) for m in answer["Milestones"]]
-
-    def logs(self) -> Result:
-        """What it has written so far; the exit code is that of `State`."""
-        details = self.inspect()
-        out, err = bytearray(), bytearray()
-        for stream, data in self._pieces(details, follow=False):
-            (err if stream == STDERR else out).extend(data)
-        return Result(int(details["State"].get("ExitCode") or 0), bytes(out), bytes(err))
-
-    def follow(self) -> Iterator[tuple[int, bytes]]:
-        """What it writes, from the beginning to its end: (1 for stdout or 2 for stderr, bytes)."""
-        return self._pieces(self.inspect(), follow=True)
-
-    def exec(
-        self,
-        command: Sequence[str],
-        *,
-        user: str = "",
-        directory: str = "",
-        environment: Mapping[str, str] | None = None,
-        input: bytes | None = None,
-    ) -> Result:
-        """Run a command inside and collect what it writes; `input` is its standard input."""
-        request = {
-            "Cmd": list(command),
-            "User": user,
-            "WorkingDir": directory,
-            "Env": [f"{key}={value}" for key, value in (environment or {}).items()],
-            "AttachStdin": input is not None,
-            "AttachStdout": True,
-            "AttachStderr": True,
-        }
-        created = self._client.call("POST", instance_path(self.id, "/exec"), body=request)
-        with self._client.connect() as connection:
-            start = {"Detach": False, "Tty": False}
-            connection.begin_hijack("POST", f"/exec/{created['Id']}/start", start)
-            connection.hijack()
-            stdout, stderr = _converse(connection, input)
-        return Result(self._exec_code(created["Id"]), stdout, stderr)
-
-    def _exec_code(self, identity: str) -> int:
-        """The engine may learn of the end a moment after the output has ended."""
-        delay_seconds = 0.001
-        while True:
-            state = self._client.call("GET", f"/exec/{identity}/json")
-            if not state["Running"] or delay_seconds > 0.5:
-                return int(state["ExitCode"] or 0)
-            time.sleep(delay_seconds)
-            delay_seconds *= 2
-
-    def get_archive(self, path: str) -> Iterator[bytes]:
-        """A tar stream of the file or directory at `path` inside."""
-        query: dict[str, object] = {"path": path}
-        return self._client.stream("GET", instance_path(self.id, "/archive"), query).parts()
-
-    def put_archive(self, path: str, tar: bytes) -> None:
-        """Unpack a tar into the directory `path` inside."""
-        url = target(instance_path(self.id, "/archive"), {"path": path})
-        with self._client.connect() as connection:
-            connection.request("PUT", url, tar, {"Content-Type": "application/x-tar"}).read()
-
-    def _post(self, verb: str, **query: object) -> None:
-        try:
-            self._client.call("POST", instance_path(self.id, verb), query)
-        except NotModified:
-            return
-
-    def _pieces(self, details: dict[str, Any], *, follow: bool) -> Iterator[tuple[int, bytes]]:
-        query: dict[str, object] = {"stdout": True, "stderr": True, "follow": follow}
-        cutter = Plain() if details["Config"].get("Tty") else Demultiplexer()
-        for data in self._client.stream("GET", instance_path(self.id, "/logs"), query).parts():
-            yield from cutter.feed(data)
 
 
 class Client:
@@ -307,7 +89,7 @@ class Client:
                 attached.hijack()
                 ended = waiting.finish()
                 instance.start()
-                stdout, stderr = _converse(attached, input, tty=bool(options.get("tty")))
+                stdout, stderr = converse(attached, input, tty=bool(options.get("tty")))
                 return Result(int(ended.json()["StatusCode"]), stdout, stderr)
         finally:
             instance.remove(force=True)
@@ -399,37 +181,3 @@ class Client:
     def stream(self, method: str, path: str, query: dict[str, object] | None = None) -> Answer:
         """An exchange whose body is read as it comes, on a connection of its own."""
         return self.connect().request(method, target(path, query))
-
-
-def _converse(
-    connection: Connection, input: bytes | None, *, tty: bool = False
-) -> tuple[bytes, bytes]:
-    """Send `input` while collecting output, so that neither side waits for the other."""
-    import threading
-
-    def send() -> None:
-        try:
-            connection.send(input or b"")
-            connection.half_close()
-        except (ProaError, OSError):
-            return  # the process ended without reading it all
-
-    sender = threading.Thread(target=send, daemon=True) if input is not None else None
-    if sender:
-        sender.start()
-    cutter: Demultiplexer | Plain = Plain() if tty else Demultiplexer()
-    out, err = bytearray(), bytearray()
-    data = connection.early
-    while True:
-        for stream, piece in cutter.feed(data):
-            (err if stream == STDERR else out).extend(piece)
-        try:
-            data = connection.socket.recv(65536)
-        except ConnectionError:
-            break
-        if not data:
-            break
-    if sender:
-        connection.abandon()
-        sender.join()
-    return bytes(out), bytes(err)

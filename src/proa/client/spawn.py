@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_SECONDS = 60.0
 LOG_NAME = "engine.log"
+GROUP = "proa"
+BACKLOG = 1024
 _FIRST_PASSED_DESCRIPTOR = 3
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -100,20 +102,41 @@ def _listen(path: str) -> socket.socket:
 
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if os.path.lexists(path):
-            os.unlink(path)
+        _clear(path)
         mask = os.umask(0o117)
         try:
             listener.bind(path)
         finally:
             os.umask(mask)
-        listener.listen(1024)
+        _give_to_group(path)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise EngineUnavailable(
             f"cannot listen at '{path}': {(error.strerror or str(error)).lower()}"
         ) from error
     return listener
+
+
+def _clear(path: str) -> None:
+    """Remove a dead engine's socket; anything else that is there stays, and binding will fail."""
+    import stat
+
+    try:
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _give_to_group(path: str) -> None:
+    """Members of the group `proa`, where there is one, may use the engine."""
+    import grp
+
+    try:
+        os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
+    except (KeyError, PermissionError):
+        return
 
 
 def _fork(listener: socket.socket, notify: str) -> int:

@@ -1,0 +1,84 @@
+"""What the SDK takes and gives: frozen data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a process came to."""
+
+    exit_code: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image the engine has."""
+
+    id: str
+    names: tuple[str, ...]
+    size_bytes: int
+    created_seconds: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run: the parts of a create request people use.  `more` is merged into HostConfig."""
+
+    name: str | None = None
+    isolation: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    entrypoint: Sequence[str] | None = None
+    directory: str | None = None
+    user: str | None = None
+    hostname: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tty: bool = False
+    stdin: bool = False
+    binds: Sequence[str] = ()
+    ports: Mapping[int, int] = field(default_factory=dict)  # inside → on the host, 0: a free one
+    memory_bytes: int = 0
+    cpus: float = 0.0
+    network: str | None = None
+    remove: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def request(self, image: str, command: Sequence[str]) -> dict[str, Any]:
+        """The API's create request."""
+        config: dict[str, Any] = {
+            "Image": image,
+            "Cmd": list(command) or None,
+            "Entrypoint": list(self.entrypoint) if self.entrypoint is not None else None,
+            "Env": [f"{key}={value}" for key, value in self.environment.items()] or None,
+            "WorkingDir": self.directory,
+            "User": self.user,
+            "Hostname": self.hostname,
+            "Labels": dict(self.labels) or None,
+            "Tty": self.tty or None,
+            "OpenStdin": self.stdin or None,
+            "StdinOnce": self.stdin or None,
+            "ExposedPorts": {f"{port}/tcp": {} for port in self.ports} or None,
+            "HostConfig": self._host_config(),
+        }
+        return {key: value for key, value in config.items() if value is not None}
+
+    def _host_config(self) -> dict[str, Any]:
+        bindings = {
+            f"{inside}/tcp": [{"HostPort": str(outside or "")}]
+            for inside, outside in self.ports.items()
+        }
+        host: dict[str, Any] = {
+            "Isolation": self.isolation,
+            "Binds": list(self.binds) or None,
+            "PortBindings": bindings or None,
+            "Memory": self.memory_bytes or None,
+            "NanoCpus": round(self.cpus * 1e9) or None,
+            "NetworkMode": self.network,
+            "AutoRemove": self.remove or None,
+        }
+        return {key: value for key, value in host.items() if value is not None} | dict(self.more)
