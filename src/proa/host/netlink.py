@@ -194,6 +194,14 @@ def link_up(name: str, *, bridge: str = "") -> None:
         _hairpin(name)
 
 
+def link_rename(name: str, new_name: str) -> None:
+    """Give an interface another name; it is down afterwards."""
+    index = index_of(name)
+    _request(_NEWLINK, 0, _link_header(index=index, change=_IFF_UP), f"bring '{name}' down")
+    payload = _link_header(index=index) + attribute(_IFLA_IFNAME, new_name)
+    _request(_NEWLINK, 0, payload, f"rename interface '{name}' to '{new_name}'")
+
+
 def tap_open(name: str, bridge: str, *, vnet_hdr: bool = True) -> int:
     """A tap interface, up in `bridge`, that lives as long as the descriptor returned."""
     flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0)

@@ -68,7 +68,7 @@ def boot(
             channel_end.fileno(),
             _blank(stack, os.O_RDONLY),
             _blank(stack, os.O_RDWR),
-            _tap(stack) if machine.network else -1,
+            blank_tap(stack) if machine.network else -1,
             memory,
             shares,
         )
@@ -128,7 +128,7 @@ def _blank(stack: ExitStack, flags: int) -> int:
     return again
 
 
-def _tap(stack: ExitStack) -> int:
+def blank_tap(stack: ExitStack) -> int:
     """A tap that is in no bridge."""
     descriptor = netlink.tap_open(f"pvt{secrets.token_hex(4)}", "")
     stack.callback(os.close, descriptor)

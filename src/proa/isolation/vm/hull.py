@@ -106,12 +106,12 @@ def make(places: Places, skeleton: Path) -> Hull:
         with channel:
             wires = (("--channel", channel.fileno()), ("--keep", control.fileno()))
             place = places.make(wires=wires)
-        place.agent.on_exit = lambda exit: _hull_exited(place, exit)
+        place.agent.on_exit = lambda exit: hull_exited(place, exit)
         undo.pop_all()
         return Hull(place, qmp.Qmp(control), control_end, channel_end, skeleton)
 
 
-def _hull_exited(place: Place, exit: Exit) -> None:
+def hull_exited(place: Place, exit: Exit) -> None:
     """QEMU ended before there was an instance: end the place, so that nobody waits for init."""
     if exit.id == HULL:
         with contextlib.suppress(ProaError):

@@ -101,12 +101,12 @@ class Templates:
         """Whether `get` would answer at once."""
         return machine in self._loaded
 
-    def discard(self, machine: qemu.Machine, template: Template) -> None:
+    def discard(self, machine: qemu.Machine) -> None:
         """Forget and remove a template that proved to be broken."""
         with self._lock:
-            if self._loaded.get(machine) is template:
-                del self._loaded[machine]
-                shutil.rmtree(self._root / template.key, ignore_errors=True)
+            broken = self._loaded.pop(machine, None)
+        if broken is not None:
+            shutil.rmtree(self._root / broken.key, ignore_errors=True)
 
     def close(self) -> None:
         """Let go of every loaded template."""

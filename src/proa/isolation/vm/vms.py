@@ -18,14 +18,17 @@ from proa.host import features, files, netlink
 from proa.isolation.base import Features, Running
 from proa.isolation.places import Places
 from proa.isolation.vm import accel, child, disks, guest, hull, plans, power, qemu, qmp
+from proa.isolation.vm.images import ImageTemplates, Wanted
 from proa.isolation.vm.machine import Machine
 from proa.isolation.vm.settings import MIB, Settings, host_limits, shape
+from proa.isolation.vm.spares import Order, Spares
 from proa.isolation.vm.template import Template, Templates
 from proa.resources import Launch, Sources
 from proa.spec import Limits
 
 TEMPLATE_RAM_MIB = 2048  # larger machines boot: untouched pages of a template cost twice
 TEMPLATE_VCPUS = 2
+DISK = "disk"  # in the instance's directory
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,8 @@ class Vms:
         self._templates = Templates(
             root / "templates", lambda: self._ready().firmware, places.dispatcher, progress
         )
+        self._images = ImageTemplates(root / "templates", places, progress)
+        self._spares = Spares(places, self._settings.spares)
 
     # -- what the waist asks --------------------------------------------------------------------
 
@@ -91,13 +96,17 @@ class Vms:
         machine = self._machine(launch.limits, bool(launch.links))
         if not self._templated(machine):
             return self._boot(launch, machine)
-        template = self._templates.get(machine)
         try:
-            return self._clone(launch, machine, template)
+            running = self._from_image(launch, machine)
+            if running is None:
+                running = self._clone(launch, machine, self._templates.get(machine))
         except (IsolationError, Timeout) as error:
             log.warning("a clone did not start, booting instead: %s", error)
-            self._templates.discard(machine, template)
+            self._templates.discard(machine)
+            self._images.discard(machine, launch.rootfs.image_id)
             return self._boot(launch, machine)
+        self._prepare_next(launch, machine)
+        return running
 
     def adopt(self, saved: dict[str, Any]) -> Running:
         """Connect to the monitor of a vm made by an engine now gone, and take over its QMP."""
@@ -114,6 +123,8 @@ class Vms:
 
     def close(self) -> None:
         """Let go of the templates' memory; instances keep theirs."""
+        self._spares.close()
+        self._images.close()
         self._templates.close()
 
     # -- preparing --------------------------------------------------------------------------------
@@ -158,7 +169,38 @@ class Vms:
             power.clone(berth, machine, template, parts, qemu.Clone())
             pinned = template.place_pid if launch.remove else 0
             berth.place.agent.finish(power.individualise(berth, launch.limits, pinned))
-        return self._running(berth, launch, machine, "template")
+        started_by = "image template" if template.seed else "template"
+        return self._running(berth, launch, machine, started_by)
+
+    def _from_image(self, launch: Launch, machine: qemu.Machine) -> Machine | None:
+        """A new instance by its image's own template, best by a spare of it; None without one."""
+        template = self._images.get(machine, launch.rootfs.image_id)
+        if template is None or (launch.directory / DISK).exists():
+            return None
+        spare = None if launch.shares else self._spares.take(template)
+        if spare is None:
+            return self._clone(launch, machine, template)
+        with _given_up(spare.berth, self._places):
+            spare.claim(launch)
+            pinned = template.place_pid if launch.remove else 0
+            waiter = power.individualise(spare.berth, launch.limits, pinned)
+            self._dress(spare.berth, launch)
+            spare.berth.place.agent.finish(waiter)
+        return self._running(spare.berth, launch, machine, "spare")
+
+    def _prepare_next(self, launch: Launch, machine: qemu.Machine) -> None:
+        """In the background: the image's template, spares of it."""
+        ready, image = self._ready(), launch.rootfs.disk()
+        if not self._settings.image_templates:
+            return
+        template = self._images.get(machine, launch.rootfs.image_id)
+        if template is not None:
+            self._spares.order(Order(machine, template, image, ready.skeleton))
+            return
+        generic = self._templates.get(machine)
+        self._images.want(
+            Wanted(machine, launch.rootfs.image_id, image, generic, ready.seed, ready.skeleton)
+        )
 
     def _dress(self, berth: hull.Hull, launch: Launch) -> None:
         """What the host gives an instance beside its machine."""
@@ -169,7 +211,7 @@ class Vms:
         link = launch.links[0] if launch.links else None
         return power.Parts(
             launch.rootfs.disk(),
-            lambda: _open_disk(launch.directory / "disk", seed),
+            lambda: _open_disk(launch.directory / DISK, seed),
             (lambda: netlink.tap_open(link.host_name, link.bridge)) if link else None,
             launch.shares,
         )
