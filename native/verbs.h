@@ -34,6 +34,14 @@ int proc_write(const char *path, const char *content);
 /* Closes without touching errno and returns `result`. */
 int close_with(int fd, int result);
 
+/* ---- verbs_mount.c: mounts by descriptor ---------------------------------------------------------- */
+
+int mount_on(int target, const char *kind, const char *source, unsigned long flags, const char *data);
+int mount_clone(int path, unsigned flags);
+int mount_move(int tree, int target);
+int mount_attach(struct context *context, int tree, const char *path);
+bool is_mount(int directory);
+
 /* ---- the environment (verbs_proc.c) -------------------------------------------------------------- */
 
 int environment_set(struct context *context, char *setting);

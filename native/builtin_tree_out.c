@@ -1,0 +1,196 @@
+/* The builtins `tree-out` and `stat`: files as records. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "builtin.h"
+#include "verbs.h"
+
+static char block[65536];
+
+/* A file with several names: the first one seen carries the content. */
+struct inode {
+	dev_t device;
+	ino_t number;
+	char path[];
+};
+
+static int compare_inodes(const void *first, const void *second)
+{
+	const struct inode *a = first, *b = second;
+	if (a->device != b->device)
+		return a->device < b->device ? -1 : 1;
+	return a->number < b->number ? -1 : a->number > b->number;
+}
+
+/* The first name of a file met before; NULL when this is the first (or memory is short: it is then
+ * simply sent twice). */
+static const char *known_name(const struct stat *facts, const char *path)
+{
+	static void *inodes;
+	struct inode *inode = malloc(sizeof *inode + strlen(path) + 1);
+	if (!inode)
+		return NULL;
+	inode->device = facts->st_dev;
+	inode->number = facts->st_ino;
+	memcpy(inode->path, path, strlen(path) + 1);
+	struct inode **found = tsearch(inode, &inodes, compare_inodes);
+	if (!found || *found == inode)
+		return NULL;
+	free(inode);
+	return (*found)->path;
+}
+
+/* Exactly `size` bytes, however the file changes meanwhile: cut, or filled up with zeros. */
+static int send_content(int directory, const char *name, uint64_t size)
+{
+	int file = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	bool more = file >= 0;
+	while (size > 0 && !ferror(stdout)) {
+		size_t wanted = size < sizeof block ? (size_t)size : sizeof block;
+		ssize_t count = more ? read(file, block, wanted) : 0;
+		if (count <= 0) {
+			more = false;
+			memset(block, 0, wanted);
+			count = (ssize_t)wanted;
+		}
+		fwrite(block, (size_t)count, 1, stdout);
+		size -= (uint64_t)count;
+	}
+	if (file >= 0)
+		close(file);
+	return ferror(stdout) ? -1 : 0;
+}
+
+static int send_link(int directory, const char *name, const char *path, struct record *record)
+{
+	char target[PATH_MAX];
+	ssize_t length = readlinkat(directory, name, target, sizeof target - 1);
+	if (length < 0)
+		return -1;
+	target[length] = '\0';
+	return record_write(record, path, target);
+}
+
+static int send_entry(int directory, const char *name, char *path);
+
+/* What the kernel makes up has no content worth copying. */
+static bool is_kernels(int directory)
+{
+	return on_filesystem(directory, PROC_SUPER_MAGIC) || on_filesystem(directory, SYSFS_MAGIC)
+		|| on_filesystem(directory, DEVPTS_SUPER_MAGIC);
+}
+
+static int send_children(int parent, const char *name, char *path)
+{
+	size_t length = strlen(path);
+	int directory = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (directory < 0)
+		return -1;
+	DIR *listing = is_kernels(directory) ? NULL : fdopendir(directory);
+	if (!listing)
+		return close_with(directory, is_kernels(directory) ? 0 : -1);
+	int result = 0;
+	for (struct dirent *entry; result == 0 && (errno = 0, entry = readdir(listing));) {
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		if (snprintf(path + length, PATH_MAX - length, "/%s", entry->d_name) >= (int)(PATH_MAX - length)) {
+			errno = ENAMETOOLONG;
+			result = -1;
+		} else {
+			result = send_entry(directory, entry->d_name, path);
+		}
+		path[length] = '\0';
+	}
+	if (result == 0 && errno != 0)
+		result = -1;
+	int error = errno;
+	closedir(listing);
+	errno = error;
+	return result;
+}
+
+static int send_file(int directory, const char *name, const char *path, struct record *record,
+		     const struct stat *facts)
+{
+	const char *first = facts->st_nlink > 1 ? known_name(facts, path) : NULL;
+	if (first) {
+		record->flags |= RECORD_HARDLINK;
+		record->size = 0;
+		return record_write(record, path, first);
+	}
+	if (record_write(record, path, "") < 0)
+		return -1;
+	return send_content(directory, name, record->size);
+}
+
+/* One name and what is below it; sockets mean nothing elsewhere, and what has just gone is no error. */
+static int send_entry(int directory, const char *name, char *path)
+{
+	struct stat facts;
+	if (fstatat(directory, name, &facts, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : -1;
+	struct record record = record_of(&facts);
+	if (S_ISSOCK(facts.st_mode))
+		return 0;
+	if (S_ISLNK(facts.st_mode))
+		return send_link(directory, name, path, &record);
+	if (S_ISREG(facts.st_mode))
+		return send_file(directory, name, path, &record, &facts);
+	if (record_write(&record, path, "") < 0)
+		return -1;
+	return S_ISDIR(facts.st_mode) ? send_children(directory, name, path) : 0;
+}
+
+/* The directory a path lies in and its last part; for the root itself, it and ".". */
+static int open_place(const char *path, const char **name, char buffer[PATH_MAX])
+{
+	size_t length = strlen(path);
+	if (path[0] != '/' || length >= PATH_MAX) {
+		errno = EINVAL;
+		return -1;
+	}
+	memcpy(buffer, path, length + 1);
+	while (length > 1 && buffer[length - 1] == '/')
+		buffer[--length] = '\0';
+	char *slash = strrchr(buffer, '/');
+	*name = slash[1] ? slash + 1 : ".";
+	*slash = '\0';
+	return path_open(slash == buffer ? "/" : buffer, O_PATH | O_DIRECTORY, 0);
+}
+
+int builtin_tree_out(int argc, char **argv)
+{
+	(void)argc;
+	char buffer[PATH_MAX], path[PATH_MAX];
+	const char *name;
+	struct stat facts;
+	int directory = open_place(argv[1], &name, buffer);
+	if (directory < 0 || fstatat(directory, name, &facts, AT_SYMLINK_NOFOLLOW) < 0)
+		return record_end(errno);
+	snprintf(path, sizeof path, "%s", name);
+	int result = send_entry(directory, name, path);
+	return record_end(result < 0 ? errno : 0);
+}
+
+int builtin_stat(int argc, char **argv)
+{
+	(void)argc;
+	char buffer[PATH_MAX];
+	const char *name;
+	struct stat facts;
+	int directory = open_place(argv[1], &name, buffer);
+	if (directory < 0 || fstatat(directory, name, &facts, AT_SYMLINK_NOFOLLOW) < 0)
+		return record_end(errno);
+	struct record record = record_of(&facts);
+	int result = S_ISLNK(facts.st_mode) ? send_link(directory, name, name, &record)
+		: record_write(&record, name, "");
+	return record_end(result < 0 ? errno : 0);
+}
