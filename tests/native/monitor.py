@@ -99,7 +99,8 @@ class Connection:
         """Send a frame with descriptors."""
         data = header(kind, id, payload, flags) + payload
         sent = socket.send_fds(self.sock, [data], list(fds))
-        self.sock.sendall(data[sent:])
+        if sent < len(data):  # else: the process, and the monitor, may have ended already
+            self.sock.sendall(data[sent:])
 
     def _read(self, length: int) -> bytes:
         data = b""

@@ -429,7 +429,7 @@ def test_many_execs(engine: Connection) -> None:
 
 
 def test_place_and_execs_enter_the_cgroups(engine: Connection) -> None:
-    group = Path("/sys/fs/cgroup/pids/proa-native-test")
+    group = Path(f"/sys/fs/cgroup/pids/proa-native-{os.urandom(4).hex()}")
     if not group.parent.is_dir():
         pytest.skip("no v1 pids hierarchy here")
     group.mkdir(exist_ok=True)
