@@ -29,13 +29,17 @@ class Process:
 
 @dataclass(frozen=True)
 class Mount:
-    """Something of the host's, a named volume, or a tmpfs, seen at `target` inside."""
+    """Something of the host's, a named volume, or a tmpfs, seen at `target` inside.
+
+    `make` has a missing bind source made, as a directory (what `-v` does and `--mount` does not).
+    """
 
     kind: str  # "bind", "volume" or "tmpfs"
     source: str
     target: str
     readonly: bool = False
     options: str = ""
+    make: bool = False
 
 
 @dataclass(frozen=True)

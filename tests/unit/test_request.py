@@ -79,7 +79,7 @@ def test_mounts() -> None:
         "Mounts": [{"Type": "bind", "Source": "/s", "Target": "/c/", "ReadOnly": True}],
     }
     assert set(spec({}, host).mounts) == {
-        Mount("bind", "/host", "/a", True),
+        Mount("bind", "/host", "/a", True, make=True),
         Mount("volume", "name", "/b"),
         Mount("tmpfs", "", "/t", options="size=1m"),
         Mount("bind", "/s", "/c", True),

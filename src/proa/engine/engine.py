@@ -48,6 +48,10 @@ class Engine:
         """Put the record and the host in agreement; before serving."""
         recovery.recover(self._core)
         self._core.places.replenish()
+        self._core.later(self._prepare_network)
+
+    def _prepare_network(self) -> None:
+        self.networks.prepare()  # before the first instance waits for it
 
     def close(self) -> None:
         """Stop; instances live on.  Where none does, the host is left as it was found."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from proa.engine.core import Core
 from proa.engine.fields import Fields
 from proa.engine.instance import Instance
 from proa.engine.request import merge_environment
-from proa.errors import Conflict, Invalid, LaunchError, NotFound, Unsupported
+from proa.errors import Conflict, Invalid, IsolationError, LaunchError, NotFound, Unsupported
 from proa.isolation.base import Running
 from proa.spec import Process
 
@@ -93,7 +94,7 @@ class Execs:
         flags |= Flag.STDIN if process.stdin and connection is not None else 0
         if connection is not None:
             streams = found.streams | (0 if process.terminal else Attach.MUX)
-            if found.streams & Attach.IN:
+            if found.streams & Attach.IN and not process.terminal:
                 streams |= Attach.CLOSE
             agent.begin(
                 Kind.ATTACH,
@@ -110,8 +111,16 @@ class Execs:
         _running(found.instance).agent().resize(found.number, rows, columns)
 
     def inspect(self, exec_id: str) -> dict[str, Any]:
-        """Docker's ExecInspect."""
+        """Docker's ExecInspect.
+
+        A client asks when its stream has ended, which the engine may not have heard yet: the
+        monitor tells of the exit before it answers anything else.
+        """
         found = self.get(exec_id)
+        running = found.instance.running
+        if found.started and found.exit_code is None and running is not None:
+            with suppress(IsolationError):
+                running.agent().state()
         process = found.process
         return {
             "ID": found.id, "ContainerID": found.instance.id, "Pid": found.pid,

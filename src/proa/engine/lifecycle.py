@@ -178,13 +178,23 @@ def shares(core: Core, instance: Instance) -> tuple[Share, ...]:
     for mount in instance.spec.mounts:
         if mount.kind == "bind":
             source = Path(mount.source)
-            if not source.exists():
+            if mount.make:
+                _make_source(source)
+            elif not source.exists():
                 raise Invalid(f"bind source path does not exist: {mount.source}")
             found.append(Share(source, mount.target, mount.readonly))
         elif mount.kind == "volume":
             name = mount.source or next(anonymous)
             found.append(Share(core.volumes.path(name), mount.target, mount.readonly))
     return tuple(found)
+
+
+def _make_source(source: Path) -> None:
+    try:
+        if not source.exists():
+            source.mkdir(mode=0o755, parents=True)
+    except OSError as error:
+        raise Invalid(f"cannot make bind source '{source}': {error.strerror}") from error
 
 
 def core_files(core: Core, instance: Instance, links: tuple[Link, ...]) -> compile.Files:

@@ -178,7 +178,7 @@ def _bind(text: str) -> Mount:
     kind = "bind" if parts[0].startswith("/") else "volume"
     if kind == "volume" and not VOLUME_NAME.fullmatch(parts[0]):
         raise Invalid(f"invalid volume name '{parts[0]}'", hint="a host path must be absolute")
-    return Mount(kind, parts[0], _target(parts[1]), "ro" in options)
+    return Mount(kind, parts[0], _target(parts[1]), "ro" in options, make=kind == "bind")
 
 
 def _mount(item: Fields) -> Mount:

@@ -30,7 +30,7 @@ def attach(
     with instance.lock:
         running = instance.running
         flags = attach_flags(options, instance.tty)
-        if options.stdin and instance.record.body.get("StdinOnce"):
+        if options.stdin and instance.record.body.get("StdinOnce") and not instance.tty:
             flags |= Attach.CLOSE
         if running is None:
             descriptor = connection.detach()
