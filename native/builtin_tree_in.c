@@ -200,7 +200,8 @@ int builtin_tree_in(int argc, char **argv)
 	do
 		result = receive(&in);
 	while (result > 0);
-	if (result < 0)
-		fprintf(stderr, "%s/%s: %s\n", argv[1], in.path, strerror(errno));
-	return result < 0 ? 1 : 0;
+	int error = result < 0 ? errno : 0;
+	if (error)
+		fprintf(stderr, "%s/%s: %s\n", argv[1], in.path, strerror(error));
+	return record_end(error);
 }
