@@ -36,11 +36,15 @@ int close_with(int fd, int result);
 
 /* ---- verbs_mount.c: mounts by descriptor ---------------------------------------------------------- */
 
+/* mount(2) on an open directory. */
 int mount_on(int target, const char *kind, const char *source, unsigned long flags, const char *data);
+/* A detached clone of what an open path shows; AT_RECURSIVE: with everything mounted below. */
 int mount_clone(int path, unsigned flags);
+/* Attaches a tree at an open path. */
 int mount_move(int tree, int target);
+/* Attaches a tree at a path, made when missing; never below the /proc of an image's root. */
 int mount_attach(struct context *context, int tree, const char *path);
-bool is_mount(int directory);
+bool is_mount(int path);        /* the root of one */
 
 /* ---- the environment (verbs_proc.c) -------------------------------------------------------------- */
 

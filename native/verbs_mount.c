@@ -164,10 +164,10 @@ VERB(attach)
 
 /* ---- the root ---------------------------------------------------------------------------------- */
 
-bool is_mount(int directory)
+bool is_mount(int path)
 {
 	struct statx facts;
-	return statx(directory, "", AT_EMPTY_PATH, 0, &facts) == 0
+	return statx(path, "", AT_EMPTY_PATH, 0, &facts) == 0
 		&& (facts.stx_attributes & STATX_ATTR_MOUNT_ROOT);
 }
 

@@ -10,7 +10,7 @@ import pytest
 
 from proa import plan
 from tests.native.box import BASE, CONFINED, MASK, Box
-from tests.native.monitor import OUT, WITH_TTY, read_all
+from tests.native.monitor import JOIN, OUT, WITH_TTY, read_all
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="places need root")
 
@@ -214,3 +214,21 @@ def test_no_descriptor_is_left(box: Box) -> None:
 
 def test_identity_map(box: Box) -> None:
     assert box.probe("read", "/proc/self/uid_map").out.split() == ["0", str(BASE), "65536"]
+
+
+def test_a_further_terminal_leaves_the_console_alone(box: Box) -> None:
+    box.idle(plan.Symlink("/proc/1/environ", "/dev/console"))
+    client = box.engine.attach(OUT, 2)
+    box.engine.exec(
+        2,
+        plan.encode((plan.Terminal(9, 8), plan.Exec(("/probe", "stat", "/dev/console")))),
+        JOIN | WITH_TTY,
+    )
+    assert read_all(client).startswith(b"l ")
+
+
+def test_many_settings(box: Box) -> None:
+    settings = [plan.Environment(f"VARIABLE_{n % 5000}={n}") for n in range(10000)]
+    done = box.probe("env", before=settings)
+    assert len(done.out.splitlines()) == 5000
+    assert "VARIABLE_7=5007" in done.out
