@@ -413,6 +413,9 @@ class FakeEngine:
     def trace(self, reference: str) -> Any:
         return [("request", 1), ("exec", 5)]
 
+    def usage(self, reference: str) -> dict[str, int]:
+        return {"memory_bytes": 7}
+
     def info(self) -> dict[str, Any]:
         return {
             "containers": len(self.instances), "running": 0, "paused": 0, "stopped": 0,

@@ -211,6 +211,7 @@ def test_extensions(api: Api) -> None:
         "Milestone": "request",
         "Nanoseconds": 1,
     }
+    assert api("GET", "/proa/instances/a/usage").json == {"memory_bytes": 7}
     assert api("GET", "/v1.43/proa/engine").json["Root"] == "/fake"
     assert api("GET", "/proa/isolations").json == [
         {"Name": "container", "Available": True, "Reasons": []},

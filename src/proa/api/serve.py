@@ -150,7 +150,7 @@ def _bind(path: Path) -> socket.socket:
         listener.bind(str(path))
     except OSError as error:
         listener.close()
-        raise HostError(f"cannot listen at '{path}': {error.strerror}") from None
+        raise HostError(f"cannot listen at '{path}': {error.strerror or error}") from None
     finally:
         os.umask(mask)
     with contextlib.suppress(KeyError, PermissionError):

@@ -99,4 +99,5 @@ ROUTES = (
     Route("POST", "/proa/engine/stop", extensions.stop),
     Route("GET", "/proa/isolations", extensions.isolations),
     Route("GET", "/proa/instances/{id}/trace", extensions.trace),
+    Route("GET", "/proa/instances/{id}/usage", extensions.usage),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from proa.api.answer import Answer, Reply, Streamed, json_bytes, json_reply
 from proa.api.docker import bodies, lookup
-from proa.api.docker.framing import frame
+from proa.api.docker.framing import STDERR, frame
 from proa.api.docker.times import seconds
 from proa.api.errors import message_of
 from proa.api.request import Request
@@ -218,7 +218,8 @@ def _framed(items: Iterator[Any], *, framed: bool) -> Iterator[bytes | None]:
             else:
                 yield frame(*item) if framed else item[1]
     except ProaError as error:
-        yield frame(2, message_of(error).encode() + b"\n")
+        line = message_of(error).encode() + b"\n"
+        yield frame(STDERR, line) if framed else line
 
 
 def _tail(text: str) -> int | None:

@@ -22,6 +22,11 @@ def trace(engine: Engine, request: Request) -> Answer:
     return json_reply({"Id": found.id, "Milestones": milestones})
 
 
+def usage(engine: Engine, request: Request) -> Answer:
+    """GET /proa/instances/{id}/usage: what it costs the host now (`stats` is its own account)."""
+    return json_reply(engine.usage(lookup.instance(engine, request).id))
+
+
 def status(engine: Engine, request: Request) -> Answer:
     """GET /proa/engine."""
     facts = {"Pid": os.getpid(), "Root": str(engine.root), "Version": proa.__version__}
