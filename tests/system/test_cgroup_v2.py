@@ -13,7 +13,7 @@ from tests.support.paths import SOURCE
 
 PROGRAM = """
 import os, subprocess, sys, time
-subprocess.run(["mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"], check=True)
+subprocess.run(["mount", "-o", "remount,rw", "/sys/fs/cgroup"], check=True)
 from proa.host import cgroup
 from proa.spec import Limits
 hierarchy = cgroup.detect()
