@@ -39,7 +39,7 @@ def test_copy_keeps_mode_owner_and_links(place: Place) -> None:
 
     instance = place.start("busy", "sleep", "1000")
     script = (
-        "cd /tmp; mkdir d; echo x >d/f; chmod 4751 d/f; chown 1000:50 d/f; ln -s f d/l; ln d/f d/h"
+        "cd /tmp; mkdir d; echo x >d/f; chown 1000:50 d/f; chmod 4751 d/f; ln -s f d/l; ln d/f d/h"
     )
     assert instance.exec("sh", "-c", script).code == 0
     data = instance.api.call("GET", f"{instance.path}/archive", path="/tmp/d")

@@ -6,6 +6,7 @@ A stopped instance is brought up as an idle place for the time of the copy.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 import threading
@@ -14,15 +15,17 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO, cast
 
 from proa import compile
+from proa.agent import MAIN
 from proa.engine import lifecycle
 from proa.engine.core import Core
 from proa.engine.execs import run_builtin
 from proa.engine.instance import Instance
 from proa.engine.tree import Entry, Reader, from_tar, to_tar
-from proa.errors import Conflict, Corrupt, Invalid, NotFound, ProaError
+from proa.errors import Conflict, Corrupt, Invalid, NotFound, ProaError, Timeout
 from proa.isolation.base import Running
 from proa.resources import Launch
 
+SETTLE_SECONDS = 60.0
 GO_MODE_BITS = (
     (stat.S_IFDIR, 1 << 31), (stat.S_IFLNK, 1 << 27), (stat.S_IFIFO, 1 << 25),
     (stat.S_IFSOCK, 1 << 24), (stat.S_IFBLK, 1 << 26), (stat.S_IFCHR, 1 << 26 | 1 << 21),
@@ -53,6 +56,17 @@ def place_of(core: Core, instance: Instance) -> Iterator[Running]:
                 for descriptor in idle.sources.descriptors:
                     os.close(descriptor)
             yield idle
+            _end_idle(idle)
+
+
+def _end_idle(running: Running) -> None:
+    """Let it end by itself, so that what was written reaches its disk."""
+    ended = threading.Event()
+    agent = running.agent()
+    agent.on_exit = lambda exit: ended.set() if exit.id == MAIN else None
+    agent.signal(MAIN, signal.SIGTERM)
+    if not ended.wait(SETTLE_SECONDS):
+        raise Timeout(f"the copy was not written out within {SETTLE_SECONDS:g} seconds")
 
 
 def archive_stat(core: Core, instance: Instance, path: str) -> dict[str, Any]:

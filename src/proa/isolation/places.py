@@ -149,6 +149,7 @@ class Places:
         self._spares: list[Place] = []
         self._wanted = spares
         self._lock = threading.Lock()
+        self._making = threading.Lock()  # held while spares are made
         self._next = 0
         self._refill: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._reap: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
@@ -193,9 +194,7 @@ class Places:
             raise
         return place
 
-    def _prepare(
-        self, place: Place, sysctls: tuple[tuple[str, str], ...], *, local: bool
-    ) -> None:
+    def _prepare(self, place: Place, sysctls: tuple[tuple[str, str], ...], *, local: bool) -> None:
         procs = place.cgroup.procs_descriptors()
         devices: list[int] = []
         try:
@@ -292,7 +291,7 @@ class Places:
 
     def close(self) -> None:
         """End the spares; places in use live on."""
-        with self._lock:
+        with self._making, self._lock:
             self._wanted = 0
             spares, self._spares = self._spares, []
         for place in spares:
@@ -315,12 +314,16 @@ class Places:
     def _keep_spares(self) -> None:
         while self._refill.get():
             try:
-                while len(self._spares) < self._wanted:
-                    place = self.make()
-                    with self._lock:
-                        self._spares.append(place)
+                with self._making:
+                    self._fill()
             except ProaError as error:
                 log.warning("no spare place: %s", error)
+
+    def _fill(self) -> None:
+        while len(self._spares) < self._wanted:
+            place = self.make()
+            with self._lock:
+                self._spares.append(place)
 
     def _reap_monitors(self) -> None:
         monitors: list[subprocess.Popen[bytes]] = []
