@@ -44,6 +44,15 @@ static _Noreturn void fatal(const char *what, const char *argument)
 
 /* ---- the machine ------------------------------------------------------------------------------- */
 
+/* The first root of a kernel cannot be pivoted away from; a mount of it can, so that a place is rid of
+ * all this when it changes to its own root. */
+static void leave_first_root(void)
+{
+	if (mount("/", "/mnt", NULL, MS_BIND, NULL) < 0 || chdir("/mnt") < 0
+	    || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+		fatal("cannot leave", "the first root");
+}
+
 static void mount_kernel_trees(void)
 {
 	static const struct { const char *kind, *target; } trees[] = {
@@ -176,6 +185,7 @@ static void watch_termination(struct watch *watch)
 void init_main(void)
 {
 	static struct watch termination;
+	leave_first_root();
 	mount_kernel_trees();
 	open_stdio();
 	load_modules();

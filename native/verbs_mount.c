@@ -214,38 +214,27 @@ static int open_root(struct context *context, const char *source)
 	return fcntl(sent, F_DUPFD_CLOEXEC, 3);
 }
 
-/* The old root ends up on top of the new one and is dropped with everything in it, see pivot_root(2).
- * The first root of a guest cannot be pivoted away from: it is covered instead. */
-static int switch_root(struct context *context, int root)
+/* The old root ends up on top of the new one and is dropped with everything in it, see pivot_root(2). */
+static int switch_root(struct context *context, int root, const char *source)
 {
-	if (fchdir(root) < 0)
+	static const char *const names[] = { "/proc", "/sys", "/dev" };
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+		if (move_kernel_tree(context, root, names[i]) < 0)
+			return -1;
+	context->failed = source;
+	if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0)
 		return -1;
-	if (syscall(SYS_pivot_root, ".", ".") == 0) {
-		if (umount2(".", MNT_DETACH) < 0)
-			return -1;
-	} else {
-		if (!context->guest || errno != EINVAL)
-			return -1;
-		if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0)
-			return -1;
-	}
 	return chdir("/");
 }
 
 VERB(root)
 {
 	(void)argc;
+	bool entered = strcmp(argv[0], "/") == 0;       /* by an earlier plan */
 	int root = open_root(context, argv[0]);
 	if (root < 0)
 		return -1;
-	static const char *const names[] = { "/proc", "/sys", "/dev" };
-	int result = 0;
-	for (size_t i = 0; result == 0 && i < sizeof names / sizeof names[0]; i++)
-		result = move_kernel_tree(context, root, names[i]);
-	if (result == 0) {
-		context->failed = argv[0];
-		result = switch_root(context, root);
-	}
+	int result = entered ? 0 : switch_root(context, root, argv[0]);
 	if (result == 0 && *argv[1])
 		result = set_attributes(root, argv[1], context);
 	context->has_root = result == 0;

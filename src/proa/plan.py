@@ -100,8 +100,8 @@ class Root(Step):
     """Make `source` (`fd:N` or a mount's path) the root, and drop the old one with all its mounts.
 
     /proc, /sys and /dev of the place move into it, except those it has mounted itself; where it has
-    a symbolic link or a file of such a name, the step fails (ENOTDIR).  Pivots; where that is
-    impossible (initramfs) moves the mount and chroots.
+    a symbolic link or a file of such a name, the step fails (ENOTDIR).  Pivots, for every process
+    of the mount namespace; `/` says that an earlier plan has done so.
     """
 
     verb: ClassVar[str] = "root"

@@ -123,9 +123,9 @@ def mounts() -> tuple[Step, ...]:
 
 
 def rehearsal() -> tuple[Step, ...]:
-    """In an image's template: mount its disks and bring what every program reads into memory."""
-    paths = (f"{ROOT}/{path}" for path in WARMED)
-    return (*mounts(), plan.Builtin(("read", *paths)))
+    """In an image's template: its root for all of the place, and what every program reads."""
+    paths = (f"/{path}" for path in WARMED)
+    return (*mounts(), plan.Root(ROOT), plan.Builtin(("read", *paths)))
 
 
 def sources(
@@ -147,4 +147,6 @@ def sources(
         ]
     after.append(plan.Cover("/etc/machine-id", "0444", machine_id + "\n"))
     paths = tuple(f"{SHARES}/{number}" for number in range(len(shares)))
-    return Sources(root=ROOT, shares=paths, before=tuple(before), after=tuple(after))
+    return Sources(
+        root="/" if mounted else ROOT, shares=paths, before=tuple(before), after=tuple(after)
+    )
