@@ -5,6 +5,7 @@ Deliberately not the SDK: it shows the bytes a foreign Docker client would send 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -74,7 +75,8 @@ def send(path: Path, request: Request, timeout: float = 120) -> http.client.HTTP
     """Send and return the open response; raises ApiError from status 400 on."""
     connection = UnixConnection(path, timeout)
     data, kind = request.payload()
-    connection.request(request.method, request.target, data, {"Content-Type": kind})
+    with contextlib.suppress(BrokenPipeError):  # refused before all was sent: the answer says why
+        connection.request(request.method, request.target, data, {"Content-Type": kind})
     response = connection.getresponse()
     if response.status >= 400:
         raise_for(response.status, response.read())
