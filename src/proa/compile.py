@@ -94,11 +94,15 @@ def _surroundings(process: Process, hostname: str) -> list[Step]:
 
 def _process(process: Process, security: Security) -> tuple[Step, ...]:
     mask = capabilities.mask(security.add_capabilities, security.drop_capabilities)
+    seccomp = plan.Seccomp(security.seccomp)
     steps: list[Step] = [plan.Terminal()] if process.terminal else []
+    if security.new_privileges:  # seccomp(2) then takes CAP_SYS_ADMIN, which is about to go
+        steps.append(seccomp)
     steps.append(plan.Capabilities(f"{mask:x}"))
     if not security.new_privileges:
         steps.append(plan.NoNewPrivileges())
     steps.append(plan.User(process.user, process.groups))
-    steps.append(plan.Seccomp(security.seccomp))
+    if not security.new_privileges:
+        steps.append(seccomp)
     steps.append(plan.Exec(process.arguments))
     return tuple(steps)

@@ -90,6 +90,10 @@ def test_detach_keys_leave_it_running(place: Place) -> None:
 def test_attach_later_sees_what_comes_later(place: Place) -> None:
     instance = place.start("busy", "cat", OpenStdin=True)
     with instance.attach() as first, instance.attach() as second:
+        for sender in (first, second):  # an attachment is at work once its own bytes come back
+            sender.sendall(b"own\n")
+            assert sender.recv(8 + 4, socket.MSG_WAITALL)[8:] == b"own\n"
+        assert first.recv(8 + 4, socket.MSG_WAITALL)[8:] == b"own\n"
         first.sendall(b"to both\n")
         for stream in (first, second):
             assert stream.recv(8 + 8, socket.MSG_WAITALL)[8:] == b"to both\n"

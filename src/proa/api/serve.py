@@ -62,7 +62,7 @@ def main() -> int:
 
 def _run(where: Config) -> None:
     path = socket_path(where)
-    where.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    where.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     where.run.mkdir(mode=0o755, parents=True, exist_ok=True)
     _many_descriptors()
     threading.stack_size(STACK_BYTES)

@@ -55,12 +55,12 @@ class Engine:
 
     def close(self) -> None:
         """Stop; instances live on.  Where none does, the host is left as it was found."""
+        for isolation in self.isolations.values():
+            isolation.close()
         self._core.places.close()
         if not any(item.live for item in self._core.all()):
             self.networks.destroy()
             self._core.places.destroy()
-        for isolation in self.isolations.values():
-            isolation.close()
         self._core.state.close()
 
     # -- instances ----------------------------------------------------------------------------

@@ -40,6 +40,8 @@ def inspect(core: Core, instance: Instance) -> dict[str, Any]:
         "Entrypoint": body.get("Entrypoint"), "Cmd": body.get("Cmd") or list(process.arguments),
     }  # fmt: skip
     host = {**(record.body.get("HostConfig") or {})}
+    if not (host.get("LogConfig") or {}).get("Type"):
+        host["LogConfig"] = {"Type": "json-file", "Config": {}}  # the one whose logs clients read
     host |= {
         "Isolation": spec.isolation,
         "NetworkMode": spec.network,
