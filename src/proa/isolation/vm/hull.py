@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import os
 import socket
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 from proa import capabilities, plan
 from proa.agent import HULL, Exit, Kind, Waiter
 from proa.agent import Launch as Flag
-from proa.errors import ProaError
+from proa.errors import IsolationError, ProaError, Timeout
 from proa.host import mounts
 from proa.isolation.container.isolation import share_mount
 from proa.isolation.places import Place, Places
@@ -109,6 +110,19 @@ def make(places: Places, skeleton: Path) -> Hull:
         place.agent.on_exit = lambda exit: hull_exited(place, exit)
         undo.pop_all()
         return Hull(place, qmp.Qmp(control), control_end, channel_end, skeleton)
+
+
+@contextlib.contextmanager
+def watched(hull: Hull, places: Places) -> Iterator[None]:
+    """Ends a hull whose start fails inside, and says what QEMU said."""
+    try:
+        yield
+    except BaseException as error:
+        said = hull.last_words()
+        hull.end(places)
+        if said and isinstance(error, IsolationError | Timeout):
+            raise IsolationError(f"qemu ended: {said}") from error
+        raise
 
 
 def hull_exited(place: Place, exit: Exit) -> None:

@@ -29,6 +29,7 @@ from proa.spec import Limits
 
 LOADED_MAXIMUM = 4  # each pins about 110 MB
 STORED_MAXIMUM = 16
+FAILURES_MAXIMUM = 3
 REHEARSAL_ID = 2
 REHEARSAL_SECONDS = 20.0
 
@@ -63,6 +64,7 @@ class ImageTemplates:
         self._progress = progress
         self._loaded: OrderedDict[tuple[qemu.Machine, str], Template] = OrderedDict()
         self._asked: set[tuple[qemu.Machine, str]] = set()
+        self._failures: dict[tuple[qemu.Machine, str], int] = {}
         self._lock = threading.Lock()
         self._work: queue.SimpleQueue[Wanted | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -114,6 +116,15 @@ class ImageTemplates:
                 self._add(wanted, self._open(wanted))
             except (ProaError, OSError) as error:
                 log.warning("no template of image '%s': %s", wanted.image_id, error)
+                self._failed(wanted)
+
+    def _failed(self, wanted: Wanted) -> None:
+        """Let a later start ask again, a few times."""
+        key = (wanted.machine, wanted.image_id)
+        self._failures[key] = self._failures.get(key, 0) + 1
+        if self._failures[key] < FAILURES_MAXIMUM:
+            with self._lock:
+                self._asked.discard(key)
 
     def _add(self, wanted: Wanted, made: Template) -> None:
         with self._lock:
@@ -151,10 +162,9 @@ def _make(wanted: Wanted, directory: Path, places: Places) -> None:
         os.ftruncate(memory, wanted.machine.ram_bytes)
         template.copy_sparse(wanted.generic.memory, memory)
         berth = hull.make(places, wanted.skeleton)
-        try:
+        with hull.watched(berth, places):
             _rehearse(wanted, berth, memory, work)
-        finally:
-            berth.end(places)
+        berth.end(places)
         template.store(work, directory.name, memory, wanted.generic.place_pid)
         shutil.rmtree(directory, ignore_errors=True)
         work.rename(directory)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from proa import plan
+from proa import capabilities, plan
+from proa.agent import Launch as Flag
 from proa.plan import Step
 from proa.resources import Link, Share, Sources
 from proa.spec import Limits
@@ -126,6 +127,24 @@ def rehearsal() -> tuple[Step, ...]:
     """In an image's template: its root for all of the place, and what every program reads."""
     paths = (f"/{path}" for path in WARMED)
     return (*mounts(), plan.Root(ROOT), plan.Builtin(("read", *paths)))
+
+
+def warm_up() -> tuple[tuple[int, tuple[Step, ...]], ...]:
+    """In a spare: what a start does, done once for nothing; flags and plans of EXEC requests.
+
+    Under TCG a first time costs far more than a second, since all code is translated then.
+    """
+    identity = (
+        plan.Environment("PATH=/usr/bin:/bin"),
+        plan.Umask(),
+        plan.WorkDirectory("/"),
+        plan.Capabilities(f"{capabilities.mask():x}"),
+        plan.NoNewPrivileges(),
+        plan.User(""),
+        plan.Seccomp("default"),
+        plan.Exec(("true",)),
+    )
+    return ((Flag.JOIN, identity), (0, (plan.Exec(("/init", "verbs")),)))
 
 
 def sources(

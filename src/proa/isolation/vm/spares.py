@@ -14,15 +14,20 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from proa.errors import HostError, ProaError
+from proa.agent import Exit
+from proa.errors import HostError, LaunchError, ProaError
 from proa.host import netlink
 from proa.isolation.places import Places
-from proa.isolation.vm import hull, power, qemu
+from proa.isolation.vm import hull, plans, power, qemu
 from proa.isolation.vm.template import Template
 from proa.resources import Launch
+from proa.spec import Limits
 
+WARM_UP_ID = 0x3000_0000  # out of the way of the engine's own numbers
+WARM_UP_SECONDS = 5.0
 PAUSE_SECONDS = 0.25  # left to the instance just started before a spare is made
 
 log = logging.getLogger(__name__)
@@ -63,9 +68,9 @@ class Order:
 class Spares:
     """Keeps `count` spares of the kind ordered last; one thread makes them."""
 
-    def __init__(self, places: Places, count: int) -> None:
+    def __init__(self, places: Places, count: int, *, warm: bool = False) -> None:
         self._places = places
-        self._count = count
+        self._count, self._warm = count, warm
         self._ready: list[Spare] = []
         self._lock = threading.Lock()
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
@@ -106,7 +111,7 @@ class Spares:
             self._drop_others(order.template)
             try:
                 while self._count > len(self._ready):
-                    self._add(make(self._places, order))
+                    self._add(make(self._places, order, warm=self._warm))
             except (ProaError, OSError) as error:
                 log.warning("no spare vm: %s", error)
 
@@ -132,8 +137,8 @@ class Spares:
             spare.berth.end(self._places)
 
 
-def make(places: Places, order: Order) -> Spare:
-    """A paused clone of a template with an image's disk."""
+def make(places: Places, order: Order, *, warm: bool = False) -> Spare:
+    """A paused clone of a template with an image's disk, rehearsed when it shall be warm."""
     berth = hull.make(places, order.skeleton)
     try:
         disk = berth.place.directory / "disk"
@@ -141,13 +146,36 @@ def make(places: Places, order: Order) -> Spare:
         if order.template.seed is None:
             raise HostError("a generic template has no spares")
         parts = power.Parts(order.image, _creator(order.template, disk), _tap(name))
-        started = power.clone(berth, order.machine, order.template, parts, qemu.Clone(paused=True))
+        started = power.clone(
+            berth, order.machine, order.template, parts, qemu.Clone(paused=not warm)
+        )
         berth.place.agent.finish(started)
         berth.qmp.drain()
+        if warm:
+            _warm_up(berth)
         return Spare(berth, order.template, disk, name)
     except BaseException:
         berth.end(places)
         raise
+
+
+def _warm_up(berth: hull.Hull) -> None:
+    """Let the guest run, do what a start does, pause it."""
+    agent = berth.place.agent
+    agent.finish(power.individualise(berth, Limits()))
+    for number, (flags, steps) in enumerate(plans.warm_up(), WARM_UP_ID):
+        ended = threading.Event()
+        agent.on_exit = partial(_ended, berth, ended)
+        with contextlib.suppress(LaunchError):
+            agent.exec(number, steps, flags)
+            ended.wait(WARM_UP_SECONDS)
+    agent.on_exit = lambda exit: hull.hull_exited(berth.place, exit)
+    berth.qmp.execute("stop")
+
+
+def _ended(berth: hull.Hull, ended: threading.Event, exit: Exit) -> None:
+    hull.hull_exited(berth.place, exit)
+    ended.set()
 
 
 def _creator(template: Template, disk: Path) -> Callable[[], int]:

@@ -76,7 +76,7 @@ class Vms:
             root / "templates", lambda: self._ready().firmware, places.dispatcher, progress
         )
         self._images = ImageTemplates(root / "templates", places, progress)
-        self._spares = Spares(places, self._settings.spares)
+        self._spares = Spares(places, self._settings.spares, warm=self._settings.warm)
 
     # -- what the waist asks --------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ class Vms:
         """Boot a kernel for this one instance."""
         ready = self._ready()
         berth = hull.make(self._places, ready.skeleton)
-        with _given_up(berth, self._places):
+        with hull.watched(berth, self._places):
             self._dress(berth, launch)
             power.boot(berth, machine, ready.firmware, self._parts(launch, ready.seed))
             berth.place.agent.finish(power.individualise(berth, launch.limits))
@@ -163,7 +163,7 @@ class Vms:
         """Clone a template and give it what is its own."""
         ready = self._ready()
         berth = hull.make(self._places, ready.skeleton)
-        with _given_up(berth, self._places):
+        with hull.watched(berth, self._places):
             self._dress(berth, launch)
             parts = self._parts(launch, template.seed or ready.seed)
             power.clone(berth, machine, template, parts, qemu.Clone())
@@ -180,7 +180,7 @@ class Vms:
         spare = None if launch.shares else self._spares.take(template)
         if spare is None:
             return self._clone(launch, machine, template)
-        with _given_up(spare.berth, self._places):
+        with hull.watched(spare.berth, self._places):
             spare.claim(launch)
             pinned = template.place_pid if launch.remove else 0
             waiter = power.individualise(spare.berth, launch.limits, pinned)
@@ -243,24 +243,6 @@ class Vms:
         if ready.accelerator.reason:
             facts["accelerator_reason"] = ready.accelerator.reason
         return facts
-
-
-class _given_up:
-    """Ends a hull whose start failed, and says what QEMU said."""
-
-    def __init__(self, berth: hull.Hull, places: Places) -> None:
-        self._berth, self._places = berth, places
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            return
-        said = self._berth.last_words()
-        self._berth.end(self._places)
-        if said and isinstance(error, IsolationError | Timeout):
-            raise IsolationError(f"qemu ended: {said}") from error
 
 
 def _prepare(root: Path, places: Places, settings: Settings, progress: guest.Progress) -> Prepared:
