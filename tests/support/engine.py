@@ -151,7 +151,7 @@ def _leftovers(root: Path, ids: frozenset[str]) -> Iterator[str]:
         yield f"nft table proa_{tag}"
     for directory, _, _ in os.walk("/sys/fs/cgroup"):
         name = Path(directory).name
-        if tag in name or any(identity[:12] in name for identity in ids):
+        if tag in directory or any(identity[:12] in name for identity in ids):
             yield f"cgroup {directory}"
 
 
