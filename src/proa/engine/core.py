@@ -17,7 +17,7 @@ from proa.errors import Conflict, NotFound, ProaError, Unsupported
 from proa.image.store import Images
 from proa.isolation.base import Isolation
 from proa.isolation.container import Containers
-from proa.isolation.places import Places
+from proa.isolation.places import Places, Site
 from proa.isolation.vm import Vms
 from proa.network.service import Networks
 from proa.volume.service import Volumes
@@ -40,14 +40,8 @@ class Core:
         self.networks = Networks(config.root / "network", config.tag)
         self.volumes = Volumes(config.root / "volumes")
         self.dispatcher = Dispatcher()
-        self.places = Places(
-            config.root,
-            config.run,
-            f"proa-{config.tag}",
-            config.native,
-            self.dispatcher,
-            config.spare_places,
-        )
+        site = Site(config.root / "places", config.run, f"proa-{config.tag}", config.native)
+        self.places = Places(site, self.dispatcher, config.spare_places)
         self.isolations: dict[str, Isolation] = {
             isolation.name: isolation
             for isolation in (

@@ -126,26 +126,24 @@ def _opened(directory: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+@dataclass(frozen=True)
+class Site:
+    """Where places are made: their directories, their sockets, the cgroup all of them are in, and
+    the static program."""
+
+    directory: Path
+    run: Path
+    cgroup: str
+    native: Path
+
+
 class Places:
-    """Makes places and keeps `spares` of them ready.
+    """Makes places and keeps `spares` of them ready."""
 
-    `root` is the engine's directory, `run` the one for sockets, `parent` the name of the cgroup all
-    places are in, `native` the static program.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        run: Path,
-        parent: str,
-        native: Path,
-        dispatcher: Dispatcher,
-        spares: int = 2,
-    ) -> None:
-        self._directory = root / "places"
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._run, self._parent = run, parent
-        self.native, self.dispatcher = native, dispatcher
+    def __init__(self, site: Site, dispatcher: Dispatcher, spares: int = 2) -> None:
+        site.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory, self._run, self._parent = site.directory, site.run, site.cgroup
+        self.native, self.dispatcher = site.native, dispatcher
         self._spares: list[Place] = []
         self._wanted = spares
         self._lock = threading.Lock()
