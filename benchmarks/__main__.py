@@ -19,9 +19,11 @@ from benchmarks import peers, rows
 from benchmarks.measure import Row, play, summary
 from tests.support.engine import engine
 from tests.support.images import busy_image, busy_layer
+from tests.support.instances import Place
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+VM_SETTINGS = {"clone": "spares = 0", "warm": "warm = true", "boot": "template = false\nspares = 0"}
 MEMORY_BUDGETS_KB = {"proa monitor": 300, "qemu (private)": 20 * 1024}
 
 
@@ -32,13 +34,15 @@ def field() -> Iterator[rows.Field]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="proa-peers-")))
         archive = folder / "busy.tar"
         archive.write_bytes(busy_image())
-        without = folder / "without-templates.toml"
-        without.write_text("[vm]\ntemplate = false\n")
         running = stack.enter_context(engine("proa-bench-"))
-        booting = stack.enter_context(engine("proa-boot-", PROA_CONFIG=str(without)))
-        for each in (running, booting):
+        vms = {}
+        for name, settings in VM_SETTINGS.items():
+            file = folder / f"{name}.toml"
+            file.write_text(f"[vm]\n{settings}\n")
+            vms[name] = stack.enter_context(engine(f"proa-{name}-", PROA_CONFIG=str(file)))
+        for each in (running, *vms.values()):
             each.api.load(archive.read_bytes())
-        found = rows.Field(running, booting, ROOT / "bin" / "proa")
+        found = rows.Field(running, vms, ROOT / "bin" / "proa")
         for name in ("docker", "podman", "runc"):
             (folder / name).mkdir()
         try:
@@ -68,7 +72,6 @@ def environment() -> dict[str, str]:
         "kernel": platform.release(),
         "processors": f"{len(model)} x {model[0] if model else 'unknown'}",
         "python": platform.python_version(),
-        "kvm": "present" if Path("/dev/kvm").exists() else "absent",
         "load at the start": f"{os.getloadavg()[0]:.2f}",
     }
     for name in ("docker", "dockerd", "podman", "runc", "qemu-system-x86_64"):
@@ -78,6 +81,15 @@ def environment() -> dict[str, str]:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     )
     return facts | {"commit": commit.stdout.strip()}
+
+
+def accelerator(found: rows.Field) -> str:
+    """What the vms run on here; also makes the template before anything is measured."""
+    place = Place(found.vms["clone"].api, "vm")
+    try:
+        return str(place.start(peers.IMAGE, "true").inspect()["Proa"]["Accelerator"])
+    finally:
+        place.close()
 
 
 def report(row: Row) -> Iterator[str]:
@@ -141,6 +153,8 @@ def main() -> int:
     print("\n".join(f"{key}: {value}" for key, value in facts.items()), flush=True)
     played = []
     with field() as found:
+        facts["vm accelerator"] = accelerator(found)
+        print(f"vm accelerator: {facts['vm accelerator']}")
         for name, why in found.absent.items():
             print(f"{name} cannot run here: {why}", flush=True)
         for row in rows.timed_rows(found):

@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way of doing a row's job; `once` does it and raises when it failed."""
+    """One way of doing a row's job; `once` does it and raises when it failed.
+
+    `rest_seconds` pass unmeasured before each sample: for what is prepared in the background.
+    """
 
     name: str
     once: Callable[[], object]
+    rest_seconds: float = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ def play(row: Row, rounds: int) -> None:
     for number in range(rounds):
         turn = number % len(field_) if field_ else 0
         for contestant in field_[turn:] + field_[:turn]:
+            time.sleep(contestant.rest_seconds)
             began = time.perf_counter()
             contestant.once()
             elapsed = (time.perf_counter() - began) * 1000

@@ -57,3 +57,16 @@ def descendants(pid: int, table: dict[int, tuple[int, str]]) -> list[int]:
     for member in members:
         members.extend(child for child, (parent, _) in table.items() if parent == member)
     return members
+
+
+def holds(pid: int, directory: str) -> bool:
+    """Whether the process, or the monitor above it, has a file below `directory` open."""
+    table = processes()
+    for member in (pid, *ancestors(pid, table)):
+        try:
+            held = [str(path.readlink()) for path in Path(f"/proc/{member}/fd").iterdir()]
+        except OSError:
+            continue
+        if any(target.startswith(directory) for target in held):
+            return True
+    return False

@@ -56,6 +56,10 @@ class Docker:
         """`docker run --rm ... true`."""
         return [*self.client, "run", "--rm", *flags, IMAGE, "true"]
 
+    def idle(self) -> list[str]:
+        """A detached container that sleeps, without a network."""
+        return [*self.client, "run", "-d", "--network", "none", IMAGE, "sleep", "1000"]
+
 
 @contextlib.contextmanager
 def docker(folder: Path, archive: Path) -> Iterator[Docker]:
@@ -111,6 +115,10 @@ class Podman:
     def run(self, *flags: str) -> list[str]:
         """`podman run --rm ... true`."""
         return [*self.command, "run", "--rm", *LIMITS, *flags, IMAGE, "true"]
+
+    def idle(self) -> list[str]:
+        """A detached container that sleeps, without a network."""
+        return [*self.command, "run", "-d", *LIMITS, "--network", "none", IMAGE, "sleep", "1000"]
 
 
 @contextlib.contextmanager

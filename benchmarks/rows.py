@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from proa.client import Client
 from tests.support.engine import EngineProcess
 from tests.support.instances import Place
 
+REST_SECONDS = 3.0  # in which the pool makes its next machine
+SMALL_VM_BYTES = 160 << 20  # what a machine of 256 MiB leaves to its instance
 IDLE_INSTANCES = 10
 IDLE_VMS = 4
 
@@ -24,7 +27,7 @@ class Field:
     """Everything there is to compare; a peer that cannot run is None, its reason in `absent`."""
 
     engine: EngineProcess
-    booting: EngineProcess
+    vms: dict[str, EngineProcess]  # by their setting: clone, warm, boot
     proa: Path
     docker: Docker | None = None
     podman: Podman | None = None
@@ -32,17 +35,19 @@ class Field:
     absent: dict[str, str] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def docker_to_proa(self, *flags: str) -> list[str]:
-        """The same docker client, pointed at our engine."""
+    def docker_to(self, engine: EngineProcess, *flags: str) -> list[str]:
+        """The same docker client, pointed at an engine of ours."""
         client = self.docker.client[0] if self.docker else "docker"
-        host = f"unix://{self.engine.socket}"
         config = str(self.engine.root.parent / "docker-config")
+        host = f"unix://{engine.socket}"
         return [client, "--config", config, "-H", host, "run", "--rm", *flags, IMAGE, "true"]
 
-    def command(self, name: str, argv: list[str]) -> Contestant:
-        """A contestant that runs a program with our engine's environment."""
-        environment = self.engine.variables()
-        return Contestant(name, lambda: run(argv, env=environment))
+    def command(
+        self, name: str, argv: list[str], engine: EngineProcess | None = None, rest: float = 0
+    ) -> Contestant:
+        """A contestant that runs a program with the environment of an engine of ours."""
+        environment = (engine or self.engine).variables()
+        return Contestant(name, lambda: run(argv, env=environment), rest)
 
     def proa_run(self, *flags: str) -> list[str]:
         """`proa run --rm ... true`."""
@@ -52,7 +57,9 @@ class Field:
 def docker_row(field_: Field, network: str) -> Row:
     """The docker client against both engines."""
     title = f"docker client, run --rm true, network {network}"
-    ours = field_.command("docker client → proa", field_.docker_to_proa("--network", network))
+    ours = field_.command(
+        "docker client → proa", field_.docker_to(field_.engine, "--network", network)
+    )
     row = Row(f"docker-{network}", title, [ours])
     if field_.docker:
         argv = field_.docker.run("--network", network)
@@ -102,24 +109,28 @@ def sdk_row(field_: Field) -> Row:
 
 
 def vm_row(field_: Field) -> Row:
-    """A vm by template against dockerd's container, the same client."""
+    """A vm against dockerd's container, the same client: cloned on demand, and from the pool."""
     flags = ("--isolation", "vm")
-    ours = field_.command("docker client → proa vm", field_.docker_to_proa(*flags))
-    row = Row("vm", "a vm's run --rm true against a container's, bridged", [ours])
-    row.contestants.append(field_.command("proa run --vm", field_.proa_run("--vm")))
+    clone, warm = field_.vms["clone"], field_.vms["warm"]
+    ours = field_.command("docker client → proa vm, clone", field_.docker_to(clone, *flags))
+    pool = field_.command(
+        "docker client → proa vm, pool", field_.docker_to(warm, *flags), warm, REST_SECONDS
+    )
+    row = Row("vm", "a vm's run --rm true against a container's, bridged", [ours, pool])
+    row.contestants.append(field_.command("proa run --vm, clone", field_.proa_run("--vm"), clone))
     if field_.docker:
         peer = field_.command("docker client → dockerd container", field_.docker.run())
         row.contestants.append(peer)
         row.budgets.append(Budget(ours.name, (peer.name,), 0.8))
+        row.budgets.append(Budget(pool.name, (peer.name,), 0.4))
     return row
 
 
 def boot_row(field_: Field) -> Row:
-    """A template clone against a full boot of the same machine (an engine without templates)."""
+    """A template clone against a full boot of the same machine."""
     argv = field_.proa_run("--vm", "--network", "none")
-    clone = field_.command("vm by template", argv)
-    environment = field_.booting.variables()
-    full = Contestant("vm by full boot", lambda: run(argv, env=environment))
+    clone = field_.command("vm by template", argv, field_.vms["clone"])
+    full = field_.command("vm by full boot", argv, field_.vms["boot"])
     row = Row("boot", "proa run --rm --vm true, template clone and full boot", [clone, full])
     row.budgets.append(Budget(clone.name, (full.name,), 1 / 10))
     return row
@@ -175,10 +186,13 @@ def container_memory(field_: Field) -> Row:
     finally:
         place.close()
     if field_.docker:
-        client = field_.docker.client
-        row.samples["containerd-shim"] = peer_keepers(client, "containerd-shim")
+        row.samples["containerd-shim"] = peer_keepers(
+            field_.docker.idle(), [*field_.docker.client, "rm", "-f"], "containerd-shim"
+        )
     if field_.podman:
-        row.samples["conmon"] = peer_keepers(field_.podman.command, "conmon")
+        row.samples["conmon"] = peer_keepers(
+            field_.podman.idle(), [*field_.podman.command, "rm", "-f"], "conmon"
+        )
     return row
 
 
@@ -192,34 +206,32 @@ def keepers(pids: list[int], name: str) -> list[int]:
     return found
 
 
-def peer_keepers(command: list[str], name: str) -> list[float]:
+def peer_keepers(start: list[str], remove: list[str], name: str) -> list[float]:
     """The same for a peer; its keeper may not be an ancestor, so take all of that name."""
     before = {pid for pid, (_, line) in memory.processes().items() if name in line.split(" ")[0]}
-    ids = [
-        run([*command, "run", "-d", "--network", "none", IMAGE, "sleep", "1000"]).strip()
-        for _ in range(IDLE_INSTANCES)
-    ]
+    ids = [run(start).strip() for _ in range(IDLE_INSTANCES)]
     try:
         table = memory.processes()
         pids = [pid for pid, (_, line) in table.items() if name in line.split(" ")[0]]
         return [float(memory.pss_kilobytes([pid])) for pid in pids if pid not in before]
     finally:
-        subprocess.run([*command, "rm", "-f", *ids], capture_output=True)
+        subprocess.run([*remove, *ids], capture_output=True)
 
 
 def vm_memory(field_: Field) -> Row:
     """Private memory of idle clones of the default size."""
-    row = Row("vm-memory", "private host memory per idle vm clone", [], unit="KB")
-    place = Place(field_.engine.api, "vm")
+    row = Row("vm-memory", "host memory per idle vm clone of 256 MiB", [], unit="KB")
+    place = Place(field_.vms["clone"].api, "vm")
     try:
         for _ in range(IDLE_VMS):
-            place.start(IMAGE, "sleep", "1000")
+            place.start(IMAGE, "sleep", "1000", host={"Memory": SMALL_VM_BYTES})
+        time.sleep(REST_SECONDS)
         table = memory.processes()
-        machines = [pid for pid, (_, line) in table.items() if "qemu-system" in line.split(" ")[0]]
+        directory = str(field_.vms["clone"].root)
         ours = [
             pid
-            for pid in machines
-            if any("proa-native" in table[p][1] for p in memory.ancestors(pid, table))
+            for pid, (_, line) in table.items()
+            if "qemu-system" in line.split(" ")[0] and memory.holds(pid, directory)
         ]
         row.samples["qemu (private)"] = [float(memory.private_kilobytes([pid])) for pid in ours]
         row.samples["qemu (PSS)"] = [float(memory.pss_kilobytes([pid])) for pid in ours]
