@@ -24,7 +24,7 @@ from tests.support.instances import Place
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 VM_SETTINGS = {"clone": "spares = 0", "warm": "warm = true", "boot": "template = false\nspares = 0"}
-MEMORY_BUDGETS_KB = {"proa monitor": 300, "qemu (private)": 20 * 1024}
+MEMORY_BUDGETS_KB = {"proa monitor": 300, "qemu, unused (private)": 20 * 1024}
 
 
 @contextlib.contextmanager
@@ -96,6 +96,9 @@ def report(row: Row) -> Iterator[str]:
     """One row in words: each contestant's numbers, then the budgets."""
     yield f"\n{row.key}: {row.title}"
     for name, samples in row.samples.items():
+        if not samples:
+            yield f"  {name:36}no such process was found"
+            continue
         s = summary(samples)
         numbers = (
             f"{s.median:9.1f} {row.unit}  (p10 {s.low:.1f}, p90 {s.high:.1f}, min {s.minimum:.1f}"

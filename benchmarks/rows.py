@@ -219,22 +219,33 @@ def peer_keepers(start: list[str], remove: list[str], name: str) -> list[float]:
 
 
 def vm_memory(field_: Field) -> Row:
-    """Private memory of idle clones of the default size."""
-    row = Row("vm-memory", "host memory per idle vm clone of 256 MiB", [], unit="KB")
-    place = Place(field_.vms["clone"].api, "vm")
-    try:
-        for _ in range(IDLE_VMS):
-            place.start(IMAGE, "sleep", "1000", host={"Memory": SMALL_VM_BYTES})
-        time.sleep(REST_SECONDS)
-        table = memory.processes()
-        directory = str(field_.vms["clone"].root)
-        ours = [
-            pid
-            for pid, (_, line) in table.items()
-            if "qemu-system" in line.split(" ")[0] and memory.holds(pid, directory)
-        ]
-        row.samples["qemu (private)"] = [float(memory.private_kilobytes([pid])) for pid in ours]
-        row.samples["qemu (PSS)"] = [float(memory.pss_kilobytes([pid])) for pid in ours]
-    finally:
-        place.close()
+    """Private memory of clones: one that waits unused, and some that run an idle program."""
+    row = Row("vm-memory", "host memory per vm clone of 256 MiB", [], unit="KB")
+    for engine, count in ((field_.engine, 1), (field_.vms["clone"], IDLE_VMS)):
+        place = Place(engine.api, "vm")
+        try:
+            for _ in range(count):
+                place.start(IMAGE, "sleep", "1000", host={"Memory": SMALL_VM_BYTES})
+            if engine is field_.engine:
+                place.close()  # what is left is the spare, which has run nothing yet
+            time.sleep(REST_SECONDS)
+            machines = machines_of(str(engine.root))
+            use = "unused" if engine is field_.engine else "idle program"
+            for what, measure in (
+                ("private", memory.private_kilobytes),
+                ("PSS", memory.pss_kilobytes),
+            ):
+                row.samples[f"qemu, {use} ({what})"] = [float(measure([pid])) for pid in machines]
+        finally:
+            place.close()
     return row
+
+
+def machines_of(directory: str) -> list[int]:
+    """QEMU processes of the engine that keeps its state there."""
+    table = memory.processes()
+    return [
+        pid
+        for pid, (_, line) in table.items()
+        if "qemu-system" in line.split(" ")[0] and memory.holds(pid, directory)
+    ]
