@@ -392,7 +392,7 @@ void process_credit(struct process *process, uint32_t bytes)
 void process_resize(struct process *process, const uint16_t size[2])
 {
 	struct winsize window = { .ws_row = size[0], .ws_col = size[1] };
-	memcpy(process->size, size, sizeof process->size);
+	memmove(process->size, size, sizeof process->size);     /* which may be the very same */
 	if (process->tty)
 		ioctl(process->output[0].fd, TIOCSWINSZ, &window);
 }
