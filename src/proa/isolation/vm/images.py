@@ -64,6 +64,7 @@ class ImageTemplates:
         self._progress = progress
         self._loaded: OrderedDict[tuple[qemu.Machine, str], Template] = OrderedDict()
         self._asked: set[tuple[qemu.Machine, str]] = set()
+        self._closing = threading.Event()
         self._failures: dict[tuple[qemu.Machine, str], int] = {}
         self._lock = threading.Lock()
         self._work: queue.SimpleQueue[Wanted | None] = queue.SimpleQueue()
@@ -103,19 +104,23 @@ class ImageTemplates:
             shutil.rmtree(self._root / broken.key, ignore_errors=True)
 
     def close(self) -> None:
-        """Let go of every loaded template."""
+        """Give up what is being made, let go of every loaded template."""
+        self._closing.set()
+        self._work.put(None)
+        if self._thread is not None:
+            self._thread.join()
         with self._lock:
             loaded, self._loaded = self._loaded, OrderedDict()
         for item in loaded.values():
             item.close()
-        self._work.put(None)
 
     def _run(self) -> None:
-        while (wanted := self._work.get()) is not None:
+        while (wanted := self._work.get()) is not None and not self._closing.is_set():
             try:
                 self._add(wanted, self._open(wanted))
             except (ProaError, OSError) as error:
-                log.warning("no template of image '%s': %s", wanted.image_id, error)
+                if not self._closing.is_set():
+                    log.warning("no template of image '%s': %s", wanted.image_id, error)
                 self._failed(wanted)
 
     def _failed(self, wanted: Wanted) -> None:
@@ -142,7 +147,7 @@ class ImageTemplates:
             pass
         except Corrupt as error:
             log.warning("the template '%s' is made again: %s", directory.name, error)
-        _make(wanted, directory, self._places)
+        _make(wanted, directory, self._places, self._closing)
         self._progress(f"template of image '{wanted.image_id[:19]}' ready")
         self._prune()
         return template.load(directory)
@@ -154,7 +159,7 @@ class ImageTemplates:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _make(wanted: Wanted, directory: Path, places: Places) -> None:
+def _make(wanted: Wanted, directory: Path, places: Places, closing: threading.Event) -> None:
     """Clone with RAM that is written through, mount, read what every program reads, save."""
     work = Path(tempfile.mkdtemp(prefix=".new-", dir=directory.parent))
     memory = os.memfd_create("template", os.MFD_CLOEXEC)
@@ -163,7 +168,7 @@ def _make(wanted: Wanted, directory: Path, places: Places) -> None:
         template.copy_sparse(wanted.generic.memory, memory)
         berth = hull.make(places, wanted.skeleton)
         with hull.watched(berth, places):
-            _rehearse(wanted, berth, memory, work)
+            _rehearse(wanted, berth, memory, work, closing)
         berth.end(places)
         template.store(work, directory.name, memory, wanted.generic.place_pid)
         shutil.rmtree(directory, ignore_errors=True)
@@ -173,7 +178,9 @@ def _make(wanted: Wanted, directory: Path, places: Places) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _rehearse(wanted: Wanted, berth: hull.Hull, memory: int, work: Path) -> None:
+def _rehearse(
+    wanted: Wanted, berth: hull.Hull, memory: int, work: Path, closing: threading.Event
+) -> None:
     agent = berth.place.agent
     ended = threading.Event()
     codes: list[int] = []
@@ -199,7 +206,8 @@ def _rehearse(wanted: Wanted, berth: hull.Hull, memory: int, work: Path) -> None
             raise Timeout("the image was not mounted in time")
         if codes != [0]:
             raise IsolationError(f"the image could not be mounted: {berth.last_words()}")
-        time.sleep(template.SETTLE_SECONDS)
+        if closing.wait(template.SETTLE_SECONDS):
+            raise IsolationError("the engine ends")
         berth.qmp.drain()
         template.save_state(berth.qmp, work / "state")
         berth.qmp.execute("quit")

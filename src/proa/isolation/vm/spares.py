@@ -95,10 +95,12 @@ class Spares:
         self._orders.put(order)
 
     def close(self) -> None:
-        """End the spares."""
-        self._orders.put(None)
+        """End the spares, and wait for the one being made."""
         with self._lock:
             ready, self._ready, self._count = self._ready, [], 0
+        self._orders.put(None)
+        if self._thread is not None:
+            self._thread.join()
         for spare in ready:
             spare.berth.end(self._places)
 
