@@ -119,9 +119,9 @@ def run_and_end(vms: Vms, launch: Launch, script: str) -> tuple[str, str]:
 
 
 def template_files(host: Host) -> dict[Path, bytes]:
-    """The templates' description and state, by path."""
+    """The templates' descriptions and states, by path."""
     found = (host.root / "vm/templates").glob("*/*")
-    return {path: path.read_bytes() for path in found if path.name != "memory"}
+    return {path: path.read_bytes() for path in found if path.name in ("state", "template.json")}
 
 
 def test_a_clone_has_the_shape_and_the_identity_of_its_own(host: Host) -> None:
