@@ -98,6 +98,9 @@ def test_a_disk_is_made_of_its_extents(tmp_path: Path) -> None:
             file.write(b"x" * 100)
     seed = disks.Seed(10 * SIZE, tuple(disks.extents(original)))
     assert [offset for offset, _ in seed.extents] == [0, 5 * SIZE]
+    assert disks.Seed.parse(seed.dump()) == seed
+    with pytest.raises(Corrupt):
+        disks.Seed.parse(seed.dump()[:20])
     copy = tmp_path / "copy"
     os.close(seed.create(copy))
     assert copy.read_bytes() == original.read_bytes()

@@ -8,15 +8,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from proa.errors import HostError, NoSpace
+from proa.errors import Corrupt, HostError, NoSpace
 
 DEFAULT_BYTES = 16 << 30
 BLOCK = 4096
+NUMBER, PAIR = struct.Struct("<Q"), struct.Struct("<QQ")
 ZERO = bytes(BLOCK)
 FORMAT = (
     "mkfs.ext4",
@@ -59,6 +61,27 @@ class Seed:
             path.unlink(missing_ok=True)
             raise _disk_error(path, error) from error
         return descriptor
+
+    def dump(self) -> bytes:
+        """As one compact file: the size, then offset, length and content of each extent."""
+        parts = [NUMBER.pack(self.size_bytes)]
+        for offset, data in self.extents:
+            parts += [NUMBER.pack(offset), NUMBER.pack(len(data)), data]
+        return b"".join(parts)
+
+    @classmethod
+    def parse(cls, data: bytes) -> Seed:
+        """What `dump` made.  Raises Corrupt."""
+        found: list[tuple[int, bytes]] = []
+        try:
+            (size,), position = NUMBER.unpack_from(data), NUMBER.size
+            while position < len(data):
+                offset, length = PAIR.unpack_from(data, position)
+                position += PAIR.size + length
+                found.append((offset, data[position - length : position]))
+        except struct.error as error:
+            raise Corrupt("the seed of a disk is cut off") from error
+        return cls(size, tuple(found))
 
 
 def _disk_error(path: Path, error: OSError) -> HostError | NoSpace:

@@ -170,6 +170,10 @@ def _make(wanted: Wanted, directory: Path, places: Places, closing: threading.Ev
         with hull.watched(berth, places):
             _rehearse(wanted, berth, memory, work, closing)
         berth.end(places)
+        disk = work / "disk"
+        seed = disks.Seed(disk.stat().st_size, tuple(disks.extents(disk)))
+        (work / template.SEED).write_bytes(seed.dump())
+        disk.unlink()
         template.store(work, directory.name, memory, wanted.generic.place_pid)
         shutil.rmtree(directory, ignore_errors=True)
         work.rename(directory)

@@ -27,9 +27,10 @@ from proa.errors import Corrupt, HostError, IsolationError, Timeout
 from proa.isolation.vm import child, disks, plans, qemu, qmp
 from proa.isolation.vm.guest import Progress
 
-FORMAT = 2
+FORMAT = 3
+SEED = "seed"
 CELL = 1 << 16
-FACTS = {"memory_bytes", "memory_digest", "state_digest", "disk_digest", "place_pid"}
+FACTS = {"memory_bytes", "memory_digest", "state_digest", "seed_digest", "place_pid"}
 ZERO = bytes(CELL)
 SETTLE_SECONDS = 0.8
 SAVE_SECONDS = 30.0
@@ -194,7 +195,7 @@ def save_state(control: qmp.Qmp, path: Path) -> None:
 
 
 def store(work: Path, key: str, memory: int, place_pid: int) -> None:
-    """Write RAM and facts beside the state (and the disk, if any) already there."""
+    """Write RAM and facts beside the state (and the seed of its disk, if any) already there."""
     with (work / "memory").open("wb") as file:
         file.truncate(os.fstat(memory).st_size)
         digest = copy_sparse(memory, file.fileno())
@@ -204,7 +205,7 @@ def store(work: Path, key: str, memory: int, place_pid: int) -> None:
         "memory_digest": digest,
         "state_digest": file_digest(work / "state"),
         "place_pid": place_pid,
-        "disk_digest": _seed_digest(_seed(work)),
+        "seed_digest": hashlib.sha256(_seed(work)).hexdigest(),
     }
     (work / "template.json").write_text(json.dumps(facts))
 
@@ -218,11 +219,17 @@ def load(directory: Path) -> Template:
         state = os.open(directory / "state", os.O_RDONLY | os.O_CLOEXEC)
         seed = _seed(directory)
         digests = (_load_memory(directory, facts, memory), file_digest(directory / "state"),
-                   _seed_digest(seed))  # fmt: skip
-        if digests != (facts["memory_digest"], facts["state_digest"], facts["disk_digest"]):
+                   hashlib.sha256(seed).hexdigest())  # fmt: skip
+        if digests != (facts["memory_digest"], facts["state_digest"], facts["seed_digest"]):
             raise Corrupt(f"template '{directory.name}' does not match its checksums")
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, SEALS)
-        return Template(directory.name, memory, state, int(facts["place_pid"]), seed)
+        return Template(
+            directory.name,
+            memory,
+            state,
+            int(facts["place_pid"]),
+            disks.Seed.parse(seed) if seed else None,
+        )
     except BaseException as error:
         for descriptor in (memory, state):
             with contextlib.suppress(OSError):
@@ -240,19 +247,12 @@ def _load_memory(directory: Path, facts: dict[str, Any], memory: int) -> str:
         return copy_sparse(file.fileno(), memory)
 
 
-def _seed(directory: Path) -> disks.Seed | None:
-    disk = directory / "disk"
-    if not disk.exists():
-        return None
-    return disks.Seed(disk.stat().st_size, tuple(disks.extents(disk)))
-
-
-def _seed_digest(seed: disks.Seed | None) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for offset, data in seed.extents if seed else ():
-        digest.update(offset.to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()
+def _seed(directory: Path) -> bytes:
+    """The dumped seed of an image's template; nothing for a generic one."""
+    try:
+        return (directory / SEED).read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _facts(directory: Path) -> dict[str, Any]:
