@@ -36,7 +36,7 @@ def start(values: Values, arguments: list[str]) -> int:
         if len(arguments) != 1:
             raise Invalid("only one instance can be started attached")
         return _start_attached(values, arguments[0])
-    return each(arguments, lambda ref: session.post(instance_path(ref, "/start")))
+    return each(arguments, session.start)
 
 
 def _start_attached(values: Values, reference: str) -> int:
@@ -53,7 +53,7 @@ def _start_attached(values: Values, reference: str) -> int:
         attachment,
         streams,
         condition="removed" if removed else "next-exit",
-        start=lambda: session.post(f"/containers/{details['Id']}/start"),
+        start=lambda: session.start(details["Id"]),
     )
     return code or 0
 

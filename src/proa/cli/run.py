@@ -52,7 +52,7 @@ def _run_detached(values: Values, request: dict[str, Any]) -> int:
     instance = answer["Id"]
     _announce(answer, values)
     try:
-        session.post(f"/containers/{instance}/start")
+        session.start(instance)
     except ProaError:
         if values.rm:
             _discard(instance)
@@ -82,7 +82,7 @@ def _run_attached(values: Values, request: dict[str, Any]) -> int:
     def start() -> None:
         _mark(stages, "created")
         try:
-            control.request("POST", f"/containers/{instance}/start").read()
+            session.start(instance, control)
         except ProaError:
             if values.rm:
                 _discard(instance)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 
 from proa.client import address
-from proa.client.connection import Answer, Connection, target
+from proa.client.connection import Answer, Connection, instance_path, target
 from proa.errors import EngineUnavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+PATIENCE_SECONDS = 0.5
 _idle: list[Connection] = []
 
 
@@ -52,6 +53,17 @@ def post(path: str, body: object = None, **query: object) -> Any:
 def stream(method: str, path: str, query: dict[str, object] | None = None) -> Answer:
     """An exchange whose body is read as it comes, on a connection of its own."""
     return connect().request(method, target(path, query))
+
+
+def start(instance: str, connection: Connection | None = None) -> None:
+    """Start an instance; what the engine has to make first is shown when it takes long."""
+    control = connection or connect()
+    control.begin("POST", instance_path(instance, "/start"))
+    if not control.answers_within(PATIENCE_SECONDS):
+        from proa.cli import progress
+
+        progress.show(control, PATIENCE_SECONDS + 0.1)
+    control.finish().read()
 
 
 class Stages:

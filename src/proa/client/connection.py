@@ -8,7 +8,16 @@ answers are read in order.  `hijack` ends HTTP on the connection and hands out t
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, MSG_NOSIGNAL, SHUT_RDWR, SHUT_WR, SOCK_CLOEXEC, SOCK_STREAM, socket
+from _socket import (
+    AF_UNIX,
+    MSG_NOSIGNAL,
+    MSG_PEEK,
+    SHUT_RDWR,
+    SHUT_WR,
+    SOCK_CLOEXEC,
+    SOCK_STREAM,
+    socket,
+)
 
 from proa.client import fastjson, faults
 from proa.errors import EngineUnavailable, Invalid, ProaError
@@ -68,7 +77,7 @@ class Answer:
     ) -> None:
         self.status = status
         self.headers = headers
-        self._connection = connection
+        self.connection = connection
         self.reusable = headers.get("connection", "").lower() != "close"
         self._chunked = "chunked" in headers.get("transfer-encoding", "")
         length = headers.get("content-length")
@@ -85,10 +94,10 @@ class Answer:
             return
         while self._left is None or self._left > 0:
             limit = CHUNK_BYTES if self._left is None else min(self._left, CHUNK_BYTES)
-            data = self._connection.receive(limit)
+            data = self.connection.receive(limit)
             if not data:
                 if self._left is not None:
-                    raise self._connection.lost()
+                    raise self.connection.lost()
                 return
             if self._left is not None:
                 self._left -= len(data)
@@ -99,17 +108,17 @@ class Answer:
             size = self._chunk_size()
             left = size
             while left:
-                data = self._connection.receive(min(left, CHUNK_BYTES))
+                data = self.connection.receive(min(left, CHUNK_BYTES))
                 if not data:
-                    raise self._connection.lost()
+                    raise self.connection.lost()
                 left -= len(data)
                 yield data
-            self._connection.read_line()
+            self.connection.read_line()
             if size == 0:
                 self._chunked = False
 
     def _chunk_size(self) -> int:
-        line = self._connection.read_line().split(b";")[0]
+        line = self.connection.read_line().split(b";")[0]
         try:
             return int(line, 16)
         except ValueError:
@@ -194,6 +203,17 @@ class Connection:
             extra["Content-Length"] = str(len(data))
         self._pending.append(f"{method} {url}")
         self.send(_head(method, url, extra) + data)
+
+    def answers_within(self, seconds: float) -> bool:
+        """Whether an answer begins to arrive in that time."""
+        self.socket.settimeout(seconds)
+        try:
+            self.socket.recv(1, MSG_PEEK)
+        except TimeoutError:
+            return False
+        finally:
+            self.socket.settimeout(None)
+        return True
 
     def finish(self) -> Answer:
         """The oldest unanswered request's answer.  Raises a ProaError for a failed one."""

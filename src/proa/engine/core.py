@@ -46,7 +46,7 @@ class Core:
             isolation.name: isolation
             for isolation in (
                 Containers(self.places),
-                Vms(config.root / "vm", self.places, config.vm),
+                Vms(config.root / "vm", self.places, config.vm, self._progress),
             )
         }
         self.exec_ended: Callable[[str, Exit], None] = lambda instance_id, exit: None
@@ -57,6 +57,11 @@ class Core:
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         for number in range(WORKERS):
             threading.Thread(target=self._run_work, name=f"worker-{number}", daemon=True).start()
+
+    def _progress(self, message: str) -> None:
+        """What is made once (a guest kernel, a template): told to whoever waits for it."""
+        log.info("%s", message)
+        self.events.emit("daemon", "progress", "proa", {"message": message})
 
     # -- instances ----------------------------------------------------------------------------
 
