@@ -129,7 +129,6 @@ def test_kernel_settings_cannot_be_changed(inside: Instance) -> None:
         "swapon /etc/passwd",
         "insmod /etc/passwd",
         "reboot -f",
-        "date -s 2000-01-01 2>&1 | grep -qv 'not permitted'",
         "dmesg",
         "nsenter -t 1 -m true",
     ],

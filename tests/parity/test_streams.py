@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 
+from tests.support.http import demultiplex
 from tests.support.instances import Place, eventually, gather, lines
 
 
@@ -90,14 +91,23 @@ def test_detach_keys_leave_it_running(place: Place) -> None:
 def test_attach_later_sees_what_comes_later(place: Place) -> None:
     instance = place.start("busy", "cat", OpenStdin=True)
     with instance.attach() as first, instance.attach() as second:
-        for sender in (first, second):  # an attachment is at work once its own bytes come back
-            sender.sendall(b"own\n")
-            assert sender.recv(8 + 4, socket.MSG_WAITALL)[8:] == b"own\n"
-        assert first.recv(8 + 4, socket.MSG_WAITALL)[8:] == b"own\n"
+        for name, stream in (("first", first), ("second", second)):
+            stream.sendall(name.encode() + b"\n")
+            hear(stream, name)  # an attachment is at work once its own bytes come back
         first.sendall(b"to both\n")
         for stream in (first, second):
-            assert stream.recv(8 + 8, socket.MSG_WAITALL)[8:] == b"to both\n"
+            hear(stream, "to both")
     assert instance.state()["Running"]
+
+
+def hear(stream: socket.socket, words: str) -> None:
+    """Read frames until `words` have come."""
+    text = ""
+    for _, data in demultiplex(stream):
+        text += data.decode()
+        if words in text:
+            return
+    raise AssertionError(f"the stream ended after {text!r}, without {words!r}")
 
 
 def test_attach_with_logs_replays(place: Place) -> None:
