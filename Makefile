@@ -15,12 +15,13 @@ demo: packages native ## install what is needed; one image as a container and as
 test: test-packages $(VENV)/.ready native ## the whole test suite; says what it skipped and why (TESTS=path narrows it)
 	$(BIN)/python -m pytest $(TESTS)
 
-check: $(VENV)/.ready native sanitize ## format, lint, types, layers, sizes, C under every warning and sanitizers
+check: $(VENV)/.ready native ## format, lint, types, layers, sizes, C under every warning and sanitizers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python tools/layers.py
 	$(BIN)/python tools/sizes.py
+	@$(MAKE) --no-print-directory sanitize
 
 format: $(VENV)/.ready ## format the Python code
 	$(BIN)/ruff format .
