@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 from tests.support.http import ApiError
 from tests.support.instances import Api, eventually
 from tests.support.paths import ROOT, SOURCE
+
+KERNELS = ROOT / "build" / "test-kernels"
 
 
 @dataclass
@@ -104,14 +107,29 @@ def engine(prefix: str = "proa-", **environment: str) -> Iterator[EngineProcess]
     """An engine on a fresh root; at the end it is emptied, stopped and must have left nothing."""
     base = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     running = EngineProcess(base / "root", environment=environment)
+    kernels = running.root / "vm" / "kernels"
+    if KERNELS.is_dir():
+        shutil.copytree(KERNELS, kernels)
     try:
         yield running.start()
         running.remove_all()
+        if kernels.is_dir() and not KERNELS.exists():
+            keep_kernels(kernels)
     finally:
         running.stop()
     left = leftovers(running.root)
     assert not left, "left behind:\n" + "\n".join(left)
     subprocess.run(["rm", "-rf", "--one-file-system", str(base)], check=True)
+
+
+def keep_kernels(found: Path) -> None:
+    """Let the next engine find the guest's kernel, as it does on a machine where one has run."""
+    KERNELS.parent.mkdir(exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".kernels-", dir=KERNELS.parent))
+    shutil.copytree(found, fresh, dirs_exist_ok=True)
+    with contextlib.suppress(OSError):  # another run was faster
+        fresh.rename(KERNELS)
+    shutil.rmtree(fresh, ignore_errors=True)
 
 
 def leftovers(root: Path, ids: frozenset[str] = frozenset(), patience: float = 5) -> list[str]:
