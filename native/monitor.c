@@ -117,11 +117,13 @@ static void give_kept(struct engine *engine, const struct frame *request)
 		failed(engine, request, EBADF, "keep");
 }
 
-/* Descriptors that must stay open as long as the instance lives: sockets that reserve its ports. */
+/* Descriptors that must stay open as long as the instance lives (sockets that reserve its ports), or as
+ * this monitor does (a tap, whose last close takes long: nobody waits for our end). */
 static void hold(struct engine *engine, const struct frame *frame, int *fds, int fd_count)
 {
+	struct descriptors *where = frame->flags & HOLD_LONGEST ? &monitor.keep : &monitor.hold;
 	for (int i = 0; i < fd_count; i++) {
-		if (!add(&monitor.hold, fds[i])) {
+		if (!add(where, fds[i])) {
 			failed(engine, frame, EMFILE, "hold");
 			return;
 		}

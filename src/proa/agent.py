@@ -75,6 +75,7 @@ class Attach(IntFlag):
     HUP = 32
 
 
+HOLD_LONGEST = 1
 HULL = 0
 MAIN = 1
 PLAN_KINDS = (Kind.SETUP, Kind.PLACE, Kind.LAUNCH, Kind.EXEC)
@@ -214,6 +215,14 @@ class Agent:
         """Let the monitor keep these open until the instance ends."""
         if descriptors:
             self.finish(self.begin(Kind.HOLD, HULL, b"", 0, descriptors))
+
+    def keep(self, descriptor: int) -> None:
+        """Let the monitor have a copy until it ends itself; does not wait for its answer.
+
+        The last close of a tap waits for an RCU grace period: thus it is not QEMU's, whose end an
+        engine waits for, but the monitor's, whose end nobody does.
+        """
+        self.begin(Kind.HOLD, HULL, b"", HOLD_LONGEST, (descriptor,))
 
     def kill(self) -> None:
         """End everything; the exit record says 137."""

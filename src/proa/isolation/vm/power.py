@@ -77,6 +77,8 @@ def _cargo(berth: hull.Hull, parts: Parts, passed: ExitStack) -> hull.Cargo:
     image = _keep(passed, os.open(parts.image, os.O_RDONLY | os.O_CLOEXEC))
     disk = _keep(passed, parts.disk())
     tap = _keep(passed, parts.tap()) if parts.tap else -1
+    if tap >= 0:
+        berth.place.agent.keep(tap)
     return berth.cargo(image, disk, tap)
 
 
