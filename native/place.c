@@ -87,8 +87,10 @@ static void default_signals(void)
 {
 	sigset_t none;
 	sigemptyset(&none);
-	for (int i = 1; i < NSIG; i++)
-		signal(i, SIG_DFL);
+	/* Not by signal(3): libc keeps 32 and 33 to itself, yet a parent may have left them ignored. */
+	struct { void (*handler)(int); unsigned long flags; void (*restorer)(void); uint64_t mask; } plain = { 0 };
+	for (int i = 1; i < 65; i++)
+		syscall(SYS_rt_sigaction, i, &plain, NULL, sizeof plain.mask);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 

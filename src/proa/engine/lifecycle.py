@@ -19,7 +19,15 @@ from proa.agent import Launch as Flag
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import Instance
-from proa.errors import Conflict, Invalid, IsolationError, LaunchError, NotModified, ProaError
+from proa.errors import (
+    Conflict,
+    Invalid,
+    IsolationError,
+    LaunchError,
+    NoSpace,
+    NotModified,
+    ProaError,
+)
 from proa.host import files
 from proa.isolation.base import Running
 from proa.resources import Launch, Link, Share
@@ -375,7 +383,8 @@ def remove(core: Core, instance: Instance, *, force: bool = False, volumes: bool
         if instance.removed:
             return
         instance.record.removing = True
-        core.save(instance)
+        with suppress(NoSpace):  # removing is what makes room
+            core.save(instance)
         files.remove_tree(core.directory(instance.id))
         core.networks.unpublish(instance.id)
         core.networks.release(instance.id)

@@ -6,6 +6,7 @@ acquired and after anything is released, so that recovery can always derive what
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import threading
@@ -14,9 +15,12 @@ from typing import Any
 
 from proa.errors import Conflict, Corrupt, NoSpace
 
+ROOM_BYTES = 1 << 20
+CHECKPOINT_PAGES = 64  # a quarter of that room, so that the log begins anew long before its end
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS instances
     (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS room (filler BLOB);
 """
 
 
@@ -30,12 +34,24 @@ class State:
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
             self._database.executescript(SCHEMA)
+            self._make_room()
         except sqlite3.DatabaseError as error:
             raise Corrupt(
                 f"the state database '{path}' cannot be read: {error}",
                 hint="move it away; instances then have to be removed by hand",
             ) from error
+
+    def _make_room(self) -> None:
+        """Grow database and log once, and free the room inside them again.
+
+        So instances can still be recorded as ended, and removed, when the disk is full.
+        """
+        with contextlib.suppress(sqlite3.OperationalError):  # it is full already
+            self._database.execute("INSERT INTO room VALUES (zeroblob(?))", (ROOM_BYTES,))
+        self._database.execute("DELETE FROM room")
+        self._database.execute("PRAGMA wal_checkpoint(RESTART)")
 
     def insert(self, id: str, name: str, record: dict[str, Any]) -> None:
         """Add a record.  Raises Conflict when the name is taken."""

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proa.errors import HostError
+from proa.errors import Conflict, HostError
 from proa.host import nlmsg
 from proa.host.nlmsg import NESTED, attribute
 
@@ -33,8 +33,16 @@ class Element:
 
 
 def add_elements(table: str, elements: Sequence[Element]) -> None:
-    """Add to maps of an IPv4 table, all or none; the very same element there already is fine."""
-    _transact(_NEW_ELEMENT, nlmsg.CREATE, table, elements)
+    """Add to maps of an IPv4 table, all or none; the very same element there already is fine.
+
+    Raises Conflict for a key that leads elsewhere already.
+    """
+    try:
+        _transact(_NEW_ELEMENT, nlmsg.CREATE, table, elements)
+    except HostError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EEXIST:
+            raise Conflict(f"a key of a map in table '{table}' is taken") from error
+        raise
 
 
 def delete_elements(table: str, elements: Sequence[Element]) -> None:

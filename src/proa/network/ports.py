@@ -48,6 +48,11 @@ class Mapping:
     address: str
     port: int
 
+    @property
+    def host(self) -> tuple[str, str, int]:
+        """The host's side, which only one entry may have."""
+        return self.protocol, self.host_address, self.host_port
+
 
 def hold(port: Port) -> tuple[str, int, socket.socket]:
     """Bind a port of the host: its address, number and the bound socket.

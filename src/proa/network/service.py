@@ -13,7 +13,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from proa.errors import HostError, ProaError
+from proa.errors import Conflict, HostError, ProaError
 from proa.host import files, netlink
 from proa.network import dns
 from proa.network.addresses import Leases, free_subnet, mac_of
@@ -81,13 +81,29 @@ class Networks:
                 self.prepare()
                 self.unpublish(instance_id)
                 self._record.save(instance_id, rows)
-                self._firewall.add(rows)
+                self._add(instance_id, rows)
         except BaseException:
             _close(held)
             with suppress(ProaError):
                 self.unpublish(instance_id)
             raise
         return held
+
+    def _add(self, instance_id: str, rows: Sequence[Mapping]) -> None:
+        """Enter port maps.  Whoever had one of these ports is over, or we could not have bound it:
+        its entry is only not taken back yet."""
+        try:
+            self._firewall.add(rows)
+            return
+        except Conflict:
+            taken = {row.host for row in rows}
+        for owner in set(self._record.owners()) - {instance_id}:
+            theirs = self._record.load(owner)
+            stale = [row for row in theirs if row.host in taken]
+            if stale:
+                self._firewall.remove(stale)
+                self._record.save(owner, [row for row in theirs if row not in stale])
+        self._firewall.add(rows)
 
     def unpublish(self, instance_id: str) -> None:
         """Take the instance's ports back; none is fine."""
