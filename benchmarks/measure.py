@@ -8,6 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
+SETTLE_SECONDS = 0.2
+SETTLE_WINDOWS = 25
+CALM_SHARE = 0.15
+
+
 @dataclass(frozen=True)
 class Contestant:
     """One way of doing a row's job; `once` does it and raises when it failed.
@@ -66,6 +71,36 @@ def summary(samples: list[float]) -> Summary:
     )
 
 
+def settle() -> None:
+    """Wait until the machine has little to do: what a sample left running must not burden the next.
+
+    Engines prepare things in the background, ours among them, some after a pause: so two calm
+    windows in a row are asked for, for a while.
+    """
+    calm = 0
+    for _ in range(SETTLE_WINDOWS):
+        calm = calm + 1 if busy_share(SETTLE_SECONDS) < CALM_SHARE else 0
+        if calm == 2:
+            return
+
+
+def busy_share(seconds: float) -> float:
+    """The share of all processors' time that was used within that time."""
+    before = _processor_times()
+    time.sleep(seconds)
+    idle, total = (
+        after - earlier for after, earlier in zip(_processor_times(), before, strict=True)
+    )
+    return 1 - idle / total if total else 0.0
+
+
+def _processor_times() -> tuple[int, int]:
+    """Idle and total time of all processors since boot, in ticks (proc(5), /proc/stat)."""
+    with open("/proc/stat", encoding="ascii") as file:
+        numbers = [int(word) for word in file.readline().split()[1:9]]
+    return numbers[3] + numbers[4], sum(numbers)
+
+
 def play(row: Row, rounds: int) -> None:
     """One unmeasured run of each, then the rounds; who fails drops out with its reason."""
     field_ = list(row.contestants)
@@ -79,6 +114,7 @@ def play(row: Row, rounds: int) -> None:
         turn = number % len(field_) if field_ else 0
         for contestant in field_[turn:] + field_[:turn]:
             time.sleep(contestant.rest_seconds)
+            settle()
             began = time.perf_counter()
             contestant.once()
             elapsed = (time.perf_counter() - began) * 1000
