@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-
 SETTLE_SECONDS = 0.2
 SETTLE_WINDOWS = 25
 CALM_SHARE = 0.15
