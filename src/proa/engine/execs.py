@@ -22,6 +22,9 @@ from proa.isolation.base import Running
 from proa.spec import Process
 
 
+KEPT = 256  # execs remembered of one running instance
+
+
 @dataclass
 class Exec:
     """One exec: asked for, started, ended."""
@@ -50,6 +53,7 @@ class Execs:
     def create(self, instance: Instance, body: Any) -> str:
         """Prepare an exec.  Raises Conflict unless the instance runs."""
         _running(instance)
+        self._prune(instance)
         made = Exec(secrets.token_hex(32), instance, *_parse(instance, body))
         self._by_id[made.id] = made
         instance.exec_ids.append(made.id)
@@ -140,6 +144,16 @@ class Execs:
             if found is not None:
                 self._by_number.pop((instance.id, found.number), None)
         instance.exec_ids = []
+
+    def _prune(self, instance: Instance) -> None:
+        """Forget the oldest that have ended: an instance may run for years."""
+        for exec_id in instance.exec_ids[:-KEPT]:
+            found = self._by_id.get(exec_id)
+            if found is None or found.ended.is_set():
+                instance.exec_ids.remove(exec_id)
+                self._by_id.pop(exec_id, None)
+                if found is not None:
+                    self._by_number.pop((instance.id, found.number), None)
 
     def _ended(self, instance_id: str, exit: Exit) -> None:
         found = self._by_number.get((instance_id, exit.id))

@@ -56,8 +56,8 @@ def start(core: Core, instance: Instance) -> None:
             raise
         finally:
             core.places.replenish()
+        core.emit(instance, "start")  # before its end can be told
     instance.notify()
-    core.emit(instance, "start")
 
 
 def _begin(core: Core, instance: Instance) -> None:
@@ -149,9 +149,7 @@ def _start_failed(core: Core, instance: Instance, before: str, error: ProaError)
     record.exit_code = error.exit_code if isinstance(error, LaunchError) else 128
     record.place, record.saved = "", {}
     instance.running = None
-    waiting, instance.waiting = instance.waiting, []
-    for attachment in waiting:
-        os.close(attachment.descriptor)
+    _drop_waiting(instance)
     try:
         core.save(instance)
     except ProaError as second:
@@ -159,6 +157,13 @@ def _start_failed(core: Core, instance: Instance, before: str, error: ProaError)
     if instance.spec.remove:
         remove(core, instance, volumes=True)
     instance.notify()
+
+
+def _drop_waiting(instance: Instance) -> None:
+    """Let go of clients that attached for a start that will not come."""
+    waiting, instance.waiting = instance.waiting, []
+    for attachment in waiting:
+        os.close(attachment.descriptor)
 
 
 def _link(core: Core, instance: Instance, undo: ExitStack) -> tuple[Link, ...]:
@@ -392,6 +397,7 @@ def remove(core: Core, instance: Instance, *, force: bool = False, volumes: bool
             for name in instance.record.volumes:
                 core.volumes.remove(name, force=True)
         core.forget(instance)
+        _drop_waiting(instance)
         instance.removed = True
     core.emit(instance, "destroy")
     instance.notify()
