@@ -21,7 +21,6 @@ from proa.errors import Conflict, Invalid, IsolationError, LaunchError, NotFound
 from proa.isolation.base import Running
 from proa.spec import Process
 
-
 KEPT = 256  # execs remembered of one running instance
 
 
