@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 from proa import errors
@@ -66,6 +68,15 @@ def test_paths_in_the_documentation_exist() -> None:
     for document in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: '{target}'"
+
+
+def test_files_named_in_the_documentation_exist() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    known = listed.stdout.split() or [str(p.relative_to(ROOT)) for p in ROOT.rglob("*")]
+    for document in (ROOT / "docs" / "code.md", *(ROOT / "docs" / "decisions").glob("*.md")):
+        for name in re.findall(r"`([\w/.*]+\.(?:py|c|md))`", document.read_text()):
+            patterns = (name, f"*/{name}")
+            assert any(fnmatch(path, p) for path in known for p in patterns), f"{document}: {name}"
 
 
 def test_every_decision_is_listed() -> None:

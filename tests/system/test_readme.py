@@ -1,4 +1,4 @@
-"""Every command the README shows is run, in its order, from a checkout."""
+"""Every command the README shows is run, and says what it is shown to say but for numbers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,37 @@ from tests.support.paths import ROOT
 
 DOCUMENTS = ("README.md",)
 LIMIT_SECONDS = 300
+ONCE = r" \.\.\. [\d.]+ s$"  # what is said only where nothing was made before
 
 
-def commands(document: str) -> list[str]:
-    """Lines after a prompt, without their comments."""
+def commands(document: str) -> dict[str, list[str]]:
+    """What stands after a prompt, without its comment, and the lines shown below it."""
     text = (ROOT / document).read_text()
-    blocks = re.findall(r"```console\n(.*?)```", text, re.S)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-    return [line[2:].split("  #")[0].strip() for line in lines]
+    found: dict[str, list[str]] = {}
+    for block in re.findall(r"```console\n(.*?)```", text, re.S):
+        shown: list[str] = []
+        for line in filter(None, block.splitlines()):
+            if line.startswith("$ "):
+                shown = found.setdefault(line[2:].split("  #")[0].strip(), [])
+            else:
+                shown.append(line)
+    return found
+
+
+def outline(line: str) -> tuple[str, ...]:
+    """What of a line is the same on every machine: a row's title, or all words without digits."""
+    cells = [cell for cell in re.split(r"\s{2,}|\t", line.strip()) if cell]
+    numbered = [bool(re.search(r"\d", cell)) for cell in cells]
+    if not any(numbered[:1]):
+        return tuple(cells[:1])
+    first = re.sub(r"\S*\d\S*", "#", cells[0])
+    return (first, *(cell for cell, has in zip(cells, numbered, strict=True) if not has))
+
+
+def missing(expected: list[str], shown: str) -> list[str]:
+    """Lines the README shows and the command does not, but for those of a first time."""
+    real = {outline(line) for line in shown.splitlines()}
+    return [line for line in expected if outline(line) not in real and not re.search(ONCE, line)]
 
 
 def at_a_terminal(command: str, environment: dict[str, str]) -> tuple[int, str]:
@@ -60,4 +83,5 @@ def test_every_command(session_engine: EngineProcess, document: str) -> None:
         real = command.replace("/run/proa/proa.sock", str(session_engine.socket))
         code, shown = at_a_terminal(real, environment)
         assert code == 0, f"{command}\n{shown[-3000:]}"
+        assert not missing(listed[command], shown), f"{command}\n{shown[-3000:]}"
     session_engine.remove_all()
