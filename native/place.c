@@ -21,6 +21,8 @@
 /* Without these a place would be no place: its root the host's, its signals everybody's. */
 #define HOST_NEEDS (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS)
 
+#define PLAN_INLINE 32768u      /* bytes of a plan that fit the order to go */
+
 /* The head of a PLACE plan: numbers of its steps, for reports, and how many ids are mapped. */
 struct head {
 	uint32_t ns, idmap, cgroup;
@@ -148,27 +150,47 @@ static void run_plan(struct plan *plan, const struct request *request, int contr
 	_exit(125);
 }
 
-/* Blocks until LAUNCH, maps the plan and executes it. */
+/* What tells the waiting child to go: a plan, or the length of one in a memory file sent along. */
+struct order {
+	uint32_t length;
+	char plan[PLAN_INLINE];
+};
+
+/* The plan of an order; its descriptors are then stdio and the request's. */
+static char *ordered_plan(struct order *order, size_t received, struct sent *sent)
+{
+	if (received - sizeof order->length == order->length)
+		return order->plan;
+	if (received != sizeof order->length || sent->count < 4)
+		return NULL;
+	int file = sent->fds[0];
+	memmove(sent->fds, sent->fds + 1, (size_t)--sent->count * sizeof(int));
+	char *plan = mmap(NULL, order->length, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+	close(file);
+	return plan == MAP_FAILED ? NULL : plan;
+}
+
+/* Blocks until LAUNCH and executes its plan. */
 static _Noreturn void wait_for_launch(int control, bool guest)
 {
-	uint32_t length;
+	static struct order order;
 	struct sent sent;
 	ssize_t count;
 	do
-		count = receive_message(control, &length, sizeof length, &sent);
+		count = receive_message(control, &order, sizeof order, &sent);
 	while (count < 0 && errno == EINTR);
-	if (count != sizeof length || sent.count < 4)
+	if (count < (ssize_t)sizeof order.length)
 		_exit(125);
-	char *bytes = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE, sent.fds[0], 0);
-	if (bytes == MAP_FAILED)
+	char *bytes = ordered_plan(&order, (size_t)count, &sent);
+	if (!bytes || sent.count < 3)
 		child_fail(control, 0, "exec");
-	set_stdio(sent.fds + 1);
-	for (int i = 0; i < 4; i++)
+	set_stdio(sent.fds);
+	for (int i = 0; i < 3; i++)
 		close(sent.fds[i]);
 	struct frame frame = { .type = F_LAUNCH };
-	struct request request = { &frame, bytes, sent.fds + 4, sent.count - 4 };
+	struct request request = { &frame, bytes, sent.fds + 3, sent.count - 3 };
 	struct plan plan;
-	plan_open(&plan, bytes, length);
+	plan_open(&plan, bytes, order.length);
 	run_plan(&plan, &request, control, guest);
 	_exit(125);
 }
@@ -338,7 +360,7 @@ void place_close(struct place *place)
 
 /* ---- LAUNCH --------------------------------------------------------------------------------------------------- */
 
-/* The plan goes as a memory file, so that telling the child never blocks. */
+/* A large plan goes as a memory file, so that telling the child never blocks. */
 static int plan_file(const struct request *request)
 {
 	int fd = memfd_create("plan", MFD_CLOEXEC);
@@ -357,14 +379,21 @@ static int plan_file(const struct request *request)
 
 bool place_launch(int control, const struct request *request, const int stdio[3])
 {
-	int file = plan_file(request);
-	if (file < 0)
+	static struct order order;
+	int fds[SENT_MAX], count = 0;
+	size_t size = sizeof order.length;
+	order.length = request->frame->length;
+	if (order.length > 0 && order.length <= sizeof order.plan) {
+		memcpy(order.plan, request->payload, order.length);
+		size += order.length;
+	} else if ((fds[count++] = plan_file(request)) < 0) {
 		return false;
-	uint32_t length = request->frame->length;
-	int fds[SENT_MAX] = { file, stdio[0], stdio[1], stdio[2] };
-	memcpy(fds + 4, request->fds, (size_t)request->fd_count * sizeof(int));
-	bool sent = send_message(control, &length, sizeof length, fds, request->fd_count + 4) == (ssize_t)sizeof length;
-	close(file);
+	}
+	memcpy(fds + count, stdio, 3 * sizeof(int));
+	memcpy(fds + count + 3, request->fds, (size_t)request->fd_count * sizeof(int));
+	bool sent = send_message(control, &order, size, fds, count + 3 + request->fd_count) == (ssize_t)size;
+	if (count > 0)
+		close(fds[0]);
 	return sent;
 }
 

@@ -91,6 +91,8 @@ struct verb {
 extern const struct verb verbs[];
 extern const size_t verb_count;
 
+extern bool place_pinned;       /* by `pin`: what the place wrote to its disk is of no use */
+
 /* ns and idmap are read by the parent before it clones: see place.c. */
 int namespaces_flags(int argc, char **argv);   /* CLONE_NEW* bits or -1 */
 

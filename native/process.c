@@ -104,24 +104,25 @@ void process_failed(struct process *process, const struct failure *failure)
 
 /* ---- the child's reports -------------------------------------------------------------------------------- */
 
+/* Read in one piece: this is on the way of every start and end, where every line is emulated. */
 static uint64_t guest_oom_kills(void)
 {
-	char line[128];
-	unsigned long long count = 0;
-	FILE *file = fopen("/proc/vmstat", "re");
-	while (file && fgets(line, sizeof line, file))
-		if (sscanf(line, "oom_kill %llu", &count) == 1)
-			break;
-	if (file)
-		fclose(file);
-	return count;
+	static const char name[] = "\noom_kill ";
+	char text[16384];
+	int file = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
+	ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
+	if (file >= 0)
+		close(file);
+	text[length > 0 ? length : 0] = '\0';
+	const char *found = strstr(text, name);
+	return found ? strtoull(found + sizeof name - 1, NULL, 10) : 0;
 }
 
 static void started(struct process *process)
 {
 	watch_close(&process->control);
 	process->launching = false;
-	if (process->agent->guest)
+	if (process->agent->guest && process->request == F_EXEC)
 		process->oom_kills = guest_oom_kills();
 	answer_pid(process, F_STARTED, process->request);
 	watch_set(&process->output[0], EPOLLIN);
@@ -177,6 +178,8 @@ static bool handle_report(struct process *process)
 		process->pid = sent.pid;
 	} else if (kind == REPORT_PLACED) {
 		process->placing = false;
+		if (process->agent->guest)
+			process->oom_kills = guest_oom_kills();
 		answer_pid(process, F_PLACED, F_PLACE);
 	}
 	return true;
@@ -375,7 +378,7 @@ void process_exited(struct process *process, int status)
 	drain(process, 1);
 	struct process gone = *process;
 	process_free(process);
-	if (gone.agent->guest && gone.id == MAIN)
+	if (gone.agent->guest && gone.id == MAIN && !place_pinned)
 		sync();         /* the machine ends without a shutdown */
 	emit_exit(&gone, status);
 }

@@ -48,6 +48,31 @@ VERB(write)
 	return fill(path_open(argv[0], O_WRONLY | O_CREAT | O_NOCTTY, 0600), mode, argv[2]);
 }
 
+/* Whether an open path is a cover of this place: nothing else on its /dev has lost its name. */
+static bool is_cover(int fd, int dev, bool *empty)
+{
+	struct stat file, home;
+	if (fstat(fd, &file) < 0 || fstat(dev, &home) < 0)
+		return false;
+	*empty = file.st_size == 0;
+	return S_ISREG(file.st_mode) && file.st_nlink == 0 && file.st_dev == home.st_dev;
+}
+
+/* Fills the cover an earlier plan has laid over a path; 0: there is none. */
+static int rewrite(int dev, const char *path, mode_t mode, const char *content)
+{
+	bool empty, ours;
+	int fd = path_open(path, O_PATH, 0);
+	if (fd < 0)
+		return 0;
+	ours = is_cover(fd, dev, &empty);
+	close(fd);
+	if (!ours)
+		return 0;       /* not even opened for writing: overlayfs would copy it up */
+	fd = path_open(path, O_WRONLY | (empty ? 0 : O_TRUNC), 0);
+	return fill(fd, mode, content) < 0 ? -1 : 1;
+}
+
 /* The place's own /dev is a tmpfs: a file made there and unlinked lives on as its mount.  It is mounted
  * first: Linux before 6.15 refuses to attach what is unlinked. */
 VERB(cover)
@@ -62,7 +87,9 @@ VERB(cover)
 		return verb_fail(context, "/dev", errno);
 	if (!on_filesystem(dev, TMPFS_MAGIC))
 		return close_with(dev, verb_fail(context, "/dev", ENOTSUP));
-	int tree = -1;
+	int tree = -1, rewritten = rewrite(dev, argv[0], mode, argv[2]);
+	if (rewritten != 0)
+		return close_with(dev, rewritten < 0 ? -1 : 0);
 	int fd = openat(dev, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fill(fd, mode, argv[2]) == 0)
 		tree = open_tree(dev, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);

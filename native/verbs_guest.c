@@ -99,6 +99,8 @@ VERB(module)
 	return close_with(file, result);
 }
 
+bool place_pinned;
+
 /* The descriptor stays open on purpose: with init holding the mount namespace of a process, nothing in
  * it is unmounted at its end, which takes a while and is of no use to files that are thrown away. */
 VERB(pin)
@@ -109,7 +111,8 @@ VERB(pin)
 	if (verb_number(context, argv[0], 1, INT32_MAX, &pid) < 0)
 		return -1;
 	snprintf(path, sizeof path, "/proc/%lld/ns/mnt", pid);
-	return open(path, O_RDONLY | O_CLOEXEC) < 0 ? -1 : 0;
+	place_pinned = open(path, O_RDONLY | O_CLOEXEC) >= 0;
+	return place_pinned ? 0 : -1;
 }
 
 VERB(swap)

@@ -30,6 +30,16 @@ static int name_request(struct context *context, struct ifreq *request, const ch
 	return 0;
 }
 
+static int set_up(int control, struct ifreq *request, bool up)
+{
+	if (ioctl(control, SIOCGIFFLAGS, request) < 0)
+		return -1;
+	if (!(request->ifr_flags & IFF_UP) == !up)
+		return 0;
+	request->ifr_flags = (short)(request->ifr_flags ^ IFF_UP);
+	return ioctl(control, SIOCSIFFLAGS, request);
+}
+
 /* Renames the interface; the request names the new one afterwards. */
 static int rename_interface(struct context *context, int control, struct ifreq *request, const char *name)
 {
@@ -38,6 +48,8 @@ static int rename_interface(struct context *context, int control, struct ifreq *
 		return 0;
 	if (name_request(context, &renamed, name) < 0)
 		return -1;
+	if (set_up(control, request, false) < 0)
+		return -1;      /* one that is up keeps its name */
 	memcpy(request->ifr_newname, name, strlen(name) + 1);
 	if (ioctl(control, SIOCSIFNAME, request) < 0)
 		return -1;
@@ -91,14 +103,6 @@ static int set_mtu(struct context *context, int control, struct ifreq *request, 
 	return mtu == 0 ? 0 : ioctl(control, SIOCSIFMTU, request);
 }
 
-static int bring_up(int control, struct ifreq *request)
-{
-	if (ioctl(control, SIOCGIFFLAGS, request) < 0)
-		return -1;
-	request->ifr_flags = (short)(request->ifr_flags | IFF_UP);
-	return ioctl(control, SIOCSIFFLAGS, request);
-}
-
 VERB(interface)
 {
 	(void)argc;
@@ -116,7 +120,7 @@ VERB(interface)
 	if (result == 0)
 		result = set_prefix(context, control, &request, argv[3]);
 	if (result == 0)
-		result = bring_up(control, &request);
+		result = set_up(control, &request, true);
 	return close_with(control, result);
 }
 

@@ -130,7 +130,10 @@ class Write(Step):
 
 @dataclass(frozen=True)
 class Cover(Step):
-    """Bind a private tmpfs file with this content over `path`; the image's own stays."""
+    """Bind a private tmpfs file with this content over `path`; the image's own stays.
+
+    A cover that an earlier plan has bound there gets the new content.
+    """
 
     verb: ClassVar[str] = "cover"
     path: str
@@ -254,7 +257,7 @@ class Module(Step):
 class Pin(Step):
     """Keep a process's mount namespace for as long as init lives: its files are thrown away.
 
-    Nothing is unmounted, hence nothing written back, when the place ends.
+    Nothing is unmounted or synchronised, hence nothing written back, when the place ends.
     """
 
     verb: ClassVar[str] = "pin"

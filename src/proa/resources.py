@@ -72,6 +72,7 @@ class Launch:
     hold: tuple[int, ...] = ()  # descriptors the monitor keeps open for the instance's lifetime
     sysctls: tuple[tuple[str, str], ...] = ()
     remove: bool = False  # the writable layer is thrown away at the end
+    idle: bool = False  # only for work on its files, with nothing of the engine's over them
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,29 @@ def test_cover_leaves_the_image_alone(box: Box) -> None:
     assert (box.root / "etc/hosts").read_text() == "image's"
 
 
+COVERS = [plan.Cover("/etc/hosts", "0644", text) for text in ("", "the first\n", "next\n")]
+
+
+def test_a_cover_that_is_there_is_filled_anew(box: Box) -> None:
+    box.file("/etc/hosts", "image's")
+    assert box.probe("read", "/etc/hosts", before=COVERS).out == "next\n"
+    assert (box.root / "etc/hosts").read_text() == "image's"
+
+
+def test_a_cover_is_bound_once(box: Box) -> None:
+    mounts = box.probe("read", "/proc/self/mountinfo", before=COVERS).out
+    assert mounts.count(" /etc/hosts ") == 1
+
+
+@pytest.mark.parametrize("size", [32000, 32768, 40000])
+def test_a_plan_of_any_size_arrives(box: Box, size: int) -> None:
+    steps = [plan.Environment(f"N{n}={'x' * 4000}") for n in range(size // 4000)]
+    box.file("/end", "")
+    steps.append(plan.Write("/end", "0644", "here"))
+    box.probe("read", "/end", before=steps)
+    assert (box.root / "end").read_text() == "here"
+
+
 def test_cover_of_a_dangling_link(box: Box) -> None:
     (box.root / "etc").mkdir()
     (box.root / "etc/resolv.conf").symlink_to("../run/resolve/stub.conf")

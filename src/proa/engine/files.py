@@ -47,7 +47,7 @@ def place_of(core: Core, instance: Instance) -> Iterator[Running]:
         with ExitStack() as undo:
             shares = lifecycle.shares(core, instance)
             idle = core.isolation(spec.isolation).start(
-                Launch(record.id, core.directory(record.id), rootfs, shares=shares)
+                Launch(record.id, core.directory(record.id), rootfs, shares=shares, idle=True)
             )
             undo.callback(idle.kill)
             try:

@@ -45,6 +45,11 @@ WARMED = (
     "etc/ld.so.cache", "etc/passwd", "etc/group", "etc/hosts", "etc/nsswitch.conf", "bin/sh",
 )  # fmt: skip
 
+COVERED = (
+    ("/etc/hostname", "0644"), ("/etc/hosts", "0644"), ("/etc/resolv.conf", "0644"),
+    ("/etc/machine-id", "0444"),
+)  # fmt: skip
+
 
 def template_setup() -> tuple[Step, ...]:
     """SETUP of a machine that has just booted: the cgroup its place will live in."""
@@ -86,6 +91,9 @@ def place(*, network: bool, sysctls: tuple[tuple[str, str], ...] = ()) -> tuple[
     ]
     steps += [plan.Symlink(target, f"/dev/{name}") for target, name in LINKS]
     steps.append(plan.Interface("lo", "lo", "", "", 0))
+    if network:  # up without an address, and so silent; IPv6 would make one of the template's MAC
+        steps.append(plan.Sysctl(f"net/ipv6/conf/{INTERFACE}/disable_ipv6", "1"))
+        steps.append(plan.Interface(INTERFACE, INTERFACE, "", "", 0))
     steps += [plan.Sysctl(name, value) for name, value in sysctls]
     steps += [plan.Mask(path) for path in MASKED]
     steps += [plan.ReadOnly(path) for path in READONLY]
@@ -124,9 +132,13 @@ def mounts() -> tuple[Step, ...]:
 
 
 def rehearsal() -> tuple[Step, ...]:
-    """In an image's template: its root for all of the place, and what every program reads."""
+    """In an image's template: its root for all of the place, and what every program reads.
+
+    The covers are empty: every launch fills them.
+    """
     paths = (f"/{path}" for path in WARMED)
-    return (*mounts(), plan.Root(ROOT), plan.Builtin(("read", *paths)))
+    covers = (plan.Cover(path, mode, "") for path, mode in COVERED)
+    return (*mounts(), plan.Root(ROOT), *covers, plan.Builtin(("read", *paths)))
 
 
 def warm_up() -> tuple[tuple[int, tuple[Step, ...]], ...]:

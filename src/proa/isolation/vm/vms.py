@@ -167,7 +167,7 @@ class Vms:
             self._dress(berth, launch)
             parts = self._parts(launch, template.seed or ready.seed)
             power.clone(berth, machine, template, parts, qemu.Clone())
-            pinned = template.place_pid if launch.remove else 0
+            pinned = _pinned(launch, template)
             berth.place.agent.finish(power.individualise(berth, launch.limits, pinned))
         started_by = "image template" if template.seed else "template"
         return self._running(berth, launch, machine, started_by)
@@ -175,14 +175,14 @@ class Vms:
     def _from_image(self, launch: Launch, machine: qemu.Machine) -> Machine | None:
         """A new instance by its image's own template, best by a spare of it; None without one."""
         template = self._images.get(machine, launch.rootfs.image_id)
-        if template is None or (launch.directory / DISK).exists():
+        if template is None or launch.idle or (launch.directory / DISK).exists():
             return None
         spare = None if launch.shares else self._spares.take(template)
         if spare is None:
             return self._clone(launch, machine, template)
         with hull.watched(spare.berth, self._places):
             spare.claim(launch)
-            pinned = template.place_pid if launch.remove else 0
+            pinned = _pinned(launch, template)
             waiter = power.individualise(spare.berth, launch.limits, pinned)
             self._dress(spare.berth, launch)
             spare.berth.place.agent.finish(waiter)
@@ -285,11 +285,14 @@ def _open_disk(path: Path, seed: disks.Seed) -> int:
         return seed.create(path)
 
 
+def _pinned(launch: Launch, template: Template) -> int:
+    """The place to pin when nothing that is written in it will be read again."""
+    return template.place_pid if launch.remove and not launch.shares else 0
+
+
 def _plugged(launch: Launch, mounted: bool) -> Sources:
     """The sources of a launch that happens now."""
     found = plans.sources(launch.links, launch.shares, launch.id[:32], mounted=mounted)
-    first = (
-        plan.Clock(time.time_ns()),
-        *(plan.Sysctl(name, value) for name, value in launch.sysctls),
-    )
-    return replace(found, before=(*first, *found.before))
+    clock = plan.Clock(time.time_ns())
+    sysctls = (plan.Sysctl(name, value) for name, value in launch.sysctls)
+    return replace(found, before=(clock, *found.before, *sysctls))
