@@ -45,5 +45,10 @@ fi
 echo "packages: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -y --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}" |
-    awk '/^(Get:|Setting up|Unpacking)/ {n++; printf "\rpackages: %4d steps  %-60.60s", n, $0; fflush()} END {print ""}'
+shows=0
+[ -t 1 ] && shows=1
+apt-get install -y --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}" 2>&1 |
+    awk -v shows="$shows" '
+        /^(Get:|Setting up|Unpacking)/ {n++; if (shows) {printf "\rpackages: %4d steps  %-60.60s", n, $0; fflush()}}
+        /^(E:|W:|dpkg: error)/ {print}
+        END {printf "%spackages: installed in %d steps\n", shows ? "\n" : "", n}'
