@@ -8,6 +8,7 @@ bounded here too, and nothing in them is ever used as a host path.
 from __future__ import annotations
 
 import array
+import errno
 import os
 import queue
 import selectors
@@ -426,6 +427,8 @@ def _launch_error(payload: bytes) -> LaunchError:
         if missing and "/" not in argument:
             reason = "executable file not found in $PATH"
         message = f"exec: '{argument}': {reason}"
+    elif name == "user" and number == errno.EINVAL:
+        message = f"unable to find user or group '{argument}' in the image"
     else:
         message = f"step {step} ({name} '{argument}') failed: {reason}"
     return LaunchError(

@@ -70,3 +70,20 @@ def test_lines_longer_than_a_buffer(place: Place) -> None:
     instance = finished(place, "head -c 100000 /dev/zero | tr '\\0' x; echo; echo end")
     assert instance.logs().stdout == "x" * 100000 + "\nend\n"
     assert instance.logs(tail=1).stdout == "end\n"
+
+
+def test_a_long_log_is_whole_and_each_line_has_its_frame(place: Place) -> None:
+    instance = finished(place, "seq 20000; echo -n end >&2")
+    log = instance.logs()
+    assert log.stdout == "".join(f"{number}\n" for number in range(1, 20001))
+    assert log.stderr == "end"
+    assert instance.logs(tail=2) == Result(0, "20000\n", "end")
+    answer = instance.api.call("GET", f"{instance.path}/logs", stdout=1)
+    assert answer.startswith(b"\1\0\0\0\0\0\0\x021\n\1\0\0\0\0\0\0\x022\n")
+
+
+def test_one_that_writes_all_the_time_has_a_log_that_ends(place: Place) -> None:
+    instance = place.start("busy", "yes")
+    eventually(lambda: instance.logs(tail=5).stdout == "y\n" * 5)
+    instance.kill()
+    instance.wait()

@@ -35,7 +35,8 @@ def test_an_unknown_user_is_refused(place: Place, user: str) -> None:
 
     with pytest.raises(ApiError) as refusal:
         place.start("busy", "id", User=user)
-    assert user.split(":")[-1] in refusal.value.message
+    name = user.rpartition(":")[2]
+    assert refusal.value.message == f"unable to find user or group '{name}' in the image"
 
 
 def test_environment(place: Place) -> None:

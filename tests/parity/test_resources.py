@@ -99,3 +99,18 @@ def test_a_name_is_unique_and_free_after_removal(place: Place) -> None:
     assert name in refusal.value.message
     first.remove()
     place.create("busy", "true", name=name)
+
+
+def test_statistics_without_a_limit_show_the_memory_there_is(place: Place) -> None:
+    instance = place.start("busy", "sleep", "1000")
+    total = instance.exec("grep", "MemTotal", "/proc/meminfo").stdout.split()[1]
+    stats = instance.api.json("GET", f"{instance.path}/stats", stream=0)
+    assert stats["memory_stats"]["limit"] == int(total) * 1024
+
+
+def test_a_paused_one_is_not_paused_again(place: Place) -> None:
+    instance = place.start("busy", "sleep", "1000")
+    instance.api.call("POST", f"{instance.path}/pause")
+    with pytest.raises(ApiError, match="already paused"):
+        instance.api.call("POST", f"{instance.path}/pause")
+    instance.api.call("POST", f"{instance.path}/unpause")

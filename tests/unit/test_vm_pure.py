@@ -228,10 +228,11 @@ def test_records_are_cut_apart_and_short_ones_refused() -> None:
 
 def test_an_account_is_understood() -> None:
     found = inside.parse({
+        "/proc/meminfo": "MemTotal:        2 kB\nMemFree: 1 kB\n",
         "memory.current": "100\n", "memory.max": "max\n", "memory.peak": "", "pids.current": "3\n",
         "cpu.stat": "usage_usec 5\nuser_usec 3\n", "memory.events": "oom 1\noom_kill 2\n",
         "io.stat": "254:0 rbytes=10 wbytes=20 rios=1\n254:16 rbytes=1 wbytes=2\n",
     })  # fmt: skip
-    assert (found.memory_bytes, found.memory_limit, found.pids) == (100, 0, 3)
+    assert (found.memory_bytes, found.memory_limit, found.pids) == (100, 2048, 3)
     assert (found.cpu_ns, found.oom_kills) == (5000, 2)
     assert (found.read_bytes, found.write_bytes) == (11, 22)

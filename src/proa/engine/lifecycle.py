@@ -353,6 +353,8 @@ def signal_number(name: str) -> int:
 def pause(core: Core, instance: Instance) -> None:
     """Freeze.  Raises Conflict unless running."""
     with instance.lock:
+        if instance.state == states.PAUSED:
+            raise Conflict(f"Container {instance.id} is already paused")
         if instance.state != states.RUNNING or instance.running is None:
             raise Conflict(f"Container {instance.id} is not running")
         instance.running.pause()

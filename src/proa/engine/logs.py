@@ -9,7 +9,9 @@ import ctypes
 import os
 import select
 import struct
-from collections.abc import Iterator
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -29,28 +31,41 @@ Entry = tuple[int, int, bytes]  # time in ns, stream, one line with its end (the
 def read_log(
     core: Core, instance: Instance, options: LogOptions
 ) -> Iterator[tuple[int, bytes] | None]:
-    """(stream, bytes) per line as the options want them; None is a tick while following."""
+    """(stream, bytes) per line as the options want them; None before each wait while following.
+
+    The log may be larger than memory: it is never held as a whole.
+    """
     path = core.directory(instance.id) / "log"
     if not path.exists() and not options.follow:
         return
     path.touch()
     with open(path, "rb", buffering=1 << 16) as file, _Watch(path) as watch:
         lines = _Lines()
-        past = [entry for record in _records(file) for entry in lines.feed(record)]
-        if not options.follow or not instance.live:
-            past += lines.rest()
-        for entry in _tail([e for e in past if _wanted(e, options)], options.tail):
+        whole = not options.follow or not instance.live
+        end = os.fstat(file.fileno()).st_size  # one that writes all the time must not hold us
+        past = _entries(_records(file, end), lines, options, whole=whole)
+        for entry in _tail(past, options.tail):
             yield entry[1], _render(entry, options)
         while options.follow:
             over = not instance.live
-            entries = [entry for record in _records(file) for entry in lines.feed(record)]
-            for entry in entries + (lines.rest() if over else []):
-                if _wanted(entry, options):
-                    yield entry[1], _render(entry, options)
+            for entry in _entries(_records(file), lines, options, whole=over):
+                yield entry[1], _render(entry, options)
             if over or _past(options):
                 return
-            if not watch.wait(TICK_SECONDS):
-                yield None
+            yield None
+            watch.wait(TICK_SECONDS)
+
+
+def _entries(
+    records: Iterator[Entry], lines: _Lines, options: LogOptions, *, whole: bool
+) -> Iterator[Entry]:
+    """The wanted lines of records; `whole` when an unfinished last line will stay so."""
+    for record in records:
+        for entry in lines.feed(record):
+            if _wanted(entry, options):
+                yield entry
+    if whole:
+        yield from (entry for entry in lines.rest() if _wanted(entry, options))
 
 
 def _wanted(entry: Entry, options: LogOptions) -> bool:
@@ -64,10 +79,8 @@ def _past(options: LogOptions) -> bool:
     return bool(options.until) and datetime.now(UTC).timestamp() > options.until
 
 
-def _tail(entries: list[Entry], count: int | None) -> list[Entry]:
-    if count is None:
-        return entries
-    return entries[-count:] if count > 0 else []
+def _tail(entries: Iterator[Entry], count: int | None) -> Iterable[Entry]:
+    return entries if count is None else deque(entries, maxlen=max(0, min(count, sys.maxsize)))
 
 
 def _render(entry: Entry, options: LogOptions) -> bytes:
@@ -78,10 +91,9 @@ def _render(entry: Entry, options: LogOptions) -> bytes:
     return f"{moment}.{nanoseconds:09}Z ".encode() + entry[2]
 
 
-def _records(file: BinaryIO) -> Iterator[Entry]:
+def _records(file: BinaryIO, end: int = sys.maxsize) -> Iterator[Entry]:
     """Whole records from where the file stands; a half-written last one is left for later."""
-    while True:
-        start = file.tell()
+    while (start := file.tell()) < end:
         header = file.read(HEADER.size)
         if len(header) == HEADER.size:
             moment, length, stream = HEADER.unpack(header)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DONE = Reply(204)
 WAIT_TICK_SECONDS = 5.0
+PIECE_BYTES = 1 << 15
 WAIT_CONDITIONS = frozenset({"not-running", "next-exit", "removed"})
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
@@ -211,13 +212,20 @@ def stream_kind(request: Request) -> str:
 
 
 def _framed(items: Iterator[Any], *, framed: bool) -> Iterator[bytes | None]:
+    """A frame per line, as dockerd has it, but many of them in one piece."""
+    piece = bytearray()
     try:
         for item in items:
+            if item is not None:
+                piece += frame(*item) if framed else item[1]
+            if piece and (item is None or len(piece) >= PIECE_BYTES):
+                yield bytes(piece)
+                piece.clear()
             if item is None:
                 yield None
-            else:
-                yield frame(*item) if framed else item[1]
+        yield bytes(piece)
     except ProaError as error:
+        yield bytes(piece)
         line = message_of(error).encode() + b"\n"
         yield frame(STDERR, line) if framed else line
 

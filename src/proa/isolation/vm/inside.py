@@ -12,6 +12,7 @@ from proa.errors import IsolationError
 from proa.host.cgroup import Usage
 from proa.isolation.vm.plans import PLACE_CGROUP
 
+MEMORY = "/proc/meminfo"
 RECORD = struct.Struct("<8I2Q")  # docs/protocol.md, "Builtins"
 FILES = (
     "memory.current",
@@ -29,16 +30,16 @@ _ids = itertools.count(0x4000_0000)  # out of the way of the engine's own number
 
 def usage(agent: Agent) -> Usage:
     """Memory, processor time, processes and blocks moved, of the guest's place."""
-    paths = tuple(f"{PLACE_CGROUP}/{name}" for name in FILES)
-    return parse(dict(zip(FILES, _read(agent, paths), strict=True)))
+    paths = (MEMORY, *(f"{PLACE_CGROUP}/{name}" for name in FILES))
+    return parse(dict(zip((MEMORY, *FILES), _read(agent, paths), strict=True)))
 
 
 def parse(content: dict[str, str]) -> Usage:
-    """The account in the waist's terms."""
+    """The account in the waist's terms; the guest's memory is the limit when none was asked for."""
     io = [pair.split("=") for pair in content["io.stat"].split() if "=" in pair]
     return Usage(
         memory_bytes=_number(content["memory.current"]),
-        memory_limit=_number(content["memory.max"]),
+        memory_limit=_number(content["memory.max"]) or _memory(content[MEMORY]),
         memory_peak=_number(content["memory.peak"]),
         cpu_ns=_table(content["cpu.stat"]).get("usage_usec", 0) * 1000,
         pids=_number(content["pids.current"]),
@@ -51,6 +52,11 @@ def parse(content: dict[str, str]) -> Usage:
 def _number(text: str) -> int:
     text = text.strip()
     return int(text) if text.isdigit() else 0
+
+
+def _memory(meminfo: str) -> int:
+    first = meminfo.partition("\n")[0].split()  # MemTotal: 1004288 kB
+    return _number(first[1]) << 10 if len(first) == 3 and first[0] == "MemTotal:" else 0
 
 
 def _table(text: str) -> dict[str, int]:
