@@ -43,10 +43,10 @@ static char *read_text(struct context *context, const char *path)
 		return NULL;
 	}
 	int file = path_open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
-	char *text = file < 0 ? NULL : malloc(FILE_MAX + 1);
-	size_t length = 0;
-	for (ssize_t count = 1; text && count > 0 && length < FILE_MAX; length += (size_t)count) {
-		count = read(file, text + length, FILE_MAX - length);
+	size_t length = 0, size = (size_t)facts.st_size;
+	char *text = file < 0 ? NULL : malloc(size + 1);
+	for (ssize_t count = 1; text && count > 0 && length < size; length += (size_t)count) {
+		count = read(file, text + length, size - length);
 		if (count < 0) {
 			free(text);
 			text = NULL;
@@ -212,7 +212,8 @@ static void give_stdio(uid_t uid)
 {
 	struct stat facts;
 	for (int fd = 0; fd < 3; fd++)
-		if (fstat(fd, &facts) == 0 && (isatty(fd) || S_ISFIFO(facts.st_mode) || S_ISSOCK(facts.st_mode))
+		if (fstat(fd, &facts) == 0 && facts.st_uid != uid
+		    && (isatty(fd) || S_ISFIFO(facts.st_mode) || S_ISSOCK(facts.st_mode))
 		    && fchown(fd, uid, (gid_t)-1) < 0)
 			continue;
 }

@@ -137,16 +137,29 @@ def rehearsal() -> tuple[Step, ...]:
     The covers are empty: every launch fills them.
     """
     paths = (f"/{path}" for path in WARMED)
-    covers = (plan.Cover(path, mode, "") for path, mode in COVERED)
-    return (*mounts(), plan.Root(ROOT), *covers, plan.Builtin(("read", *paths)))
+    return (*mounts(), plan.Root(ROOT), *_covers(), plan.Builtin(("read", *paths)))
 
 
-def warm_up() -> tuple[tuple[int, tuple[Step, ...]], ...]:
+def _covers() -> tuple[Step, ...]:
+    return tuple(plan.Cover(path, mode, "") for path, mode in COVERED)
+
+
+def warm_up(now_ns: int, *, network: bool) -> tuple[tuple[int, tuple[Step, ...]], ...]:
     """In a spare: what a start does, done once for nothing; flags and plans of EXEC requests.
 
-    Under TCG a first time costs far more than a second, since all code is translated then.
+    Under TCG a first time costs far more than a second, since all code is translated then.  Every
+    launch replaces what is set here; the address is TEST-NET-1's and the tap still on no bridge.
     """
+    link = (
+        plan.Interface(INTERFACE, INTERFACE, "02:00:00:00:00:01", "192.0.2.1/24", 1500),
+        plan.Route("192.0.2.254"),
+    )
     identity = (
+        plan.Hostname("spare"),
+        plan.Clock(now_ns),
+        *(link if network else ()),
+        plan.Root("/"),
+        *_covers(),
         plan.Environment("PATH=/usr/bin:/bin"),
         plan.Umask(),
         plan.WorkDirectory("/"),

@@ -154,18 +154,19 @@ def make(places: Places, order: Order, *, warm: bool = False) -> Spare:
         berth.place.agent.finish(started)
         berth.qmp.drain()
         if warm:
-            _warm_up(berth)
+            _warm_up(berth, order.machine.network)
         return Spare(berth, order.template, disk, name)
     except BaseException:
         berth.end(places)
         raise
 
 
-def _warm_up(berth: hull.Hull) -> None:
+def _warm_up(berth: hull.Hull, network: bool) -> None:
     """Let the guest run, do what a start does, pause it."""
     agent = berth.place.agent
     agent.finish(power.individualise(berth, Limits()))
-    for number, (flags, steps) in enumerate(plans.warm_up(), WARM_UP_ID):
+    rehearsed = plans.warm_up(time.time_ns(), network=network)
+    for number, (flags, steps) in enumerate(rehearsed, WARM_UP_ID):
         ended = threading.Event()
         agent.on_exit = partial(_ended, berth, ended)
         with contextlib.suppress(LaunchError):

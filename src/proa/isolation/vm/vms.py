@@ -18,6 +18,7 @@ from proa.host import features, files, netlink
 from proa.isolation.base import Features, Running
 from proa.isolation.places import Places
 from proa.isolation.vm import accel, child, disks, guest, hull, plans, power, qemu, qmp
+from proa.isolation.vm.berths import Berths
 from proa.isolation.vm.images import ImageTemplates, Wanted
 from proa.isolation.vm.machine import Machine
 from proa.isolation.vm.settings import MIB, Settings, host_limits, shape
@@ -76,6 +77,7 @@ class Vms:
             root / "templates", lambda: self._ready().firmware, places.dispatcher, progress
         )
         self._images = ImageTemplates(root / "templates", places, progress)
+        self._berths = Berths(places)
         self._spares = Spares(places, self._settings.spares, warm=self._settings.warm)
 
     # -- what the waist asks --------------------------------------------------------------------
@@ -123,6 +125,7 @@ class Vms:
 
     def close(self) -> None:
         """Let go of the templates' memory; instances keep theirs."""
+        self._berths.close()
         self._spares.close()
         self._images.close()
         self._templates.close()
@@ -152,7 +155,7 @@ class Vms:
     def _boot(self, launch: Launch, machine: qemu.Machine) -> Machine:
         """Boot a kernel for this one instance."""
         ready = self._ready()
-        berth = hull.make(self._places, ready.skeleton)
+        berth = self._berths.take(ready.skeleton)
         with hull.watched(berth, self._places):
             self._dress(berth, launch)
             power.boot(berth, machine, ready.firmware, self._parts(launch, ready.seed))
@@ -162,13 +165,14 @@ class Vms:
     def _clone(self, launch: Launch, machine: qemu.Machine, template: Template) -> Machine:
         """Clone a template and give it what is its own."""
         ready = self._ready()
-        berth = hull.make(self._places, ready.skeleton)
+        berth = self._berths.take(ready.skeleton)
         with hull.watched(berth, self._places):
             self._dress(berth, launch)
             parts = self._parts(launch, template.seed or ready.seed)
             power.clone(berth, machine, template, parts, qemu.Clone())
             pinned = _pinned(launch, template)
             berth.place.agent.finish(power.individualise(berth, launch.limits, pinned))
+        self._berths.replenish(ready.skeleton)
         started_by = "image template" if template.seed else "template"
         return self._running(berth, launch, machine, started_by)
 
