@@ -427,7 +427,7 @@ def _launch_error(payload: bytes) -> LaunchError:
         if missing and "/" not in argument:
             reason = "executable file not found in $PATH"
         message = f"exec: '{argument}': {reason}"
-    elif name == "user" and number == errno.EINVAL:
+    elif name == "user" and number in (errno.EINVAL, errno.ERANGE):
         message = f"unable to find user or group '{argument}' in the image"
     else:
         message = f"step {step} ({name} '{argument}') failed: {reason}"
