@@ -84,7 +84,7 @@ const struct verb verbs[] = {
 	{ "cgroup", 1, 1, verb_cgroup },
 	{ "clock", 1, 1, verb_clock },
 	{ "cover", 3, 3, verb_cover },
-	{ "cwd", 1, 1, verb_cwd },
+	{ "cwd", 2, 2, verb_cwd },
 	{ "dir", 2, 2, verb_dir },
 	{ "entropy", 1, 1, verb_entropy },
 	{ "env", 1, 1, verb_env },

@@ -116,9 +116,17 @@ static void sink_finish(struct sink *sink)
 	sink_free(sink);
 }
 
+static bool wants_input(const struct sink *sink)
+{
+	return (sink->flags & ATTACH_IN) && !sink->input_done;
+}
+
+/* The client is gone, and with it what it might still have typed. */
 static void sink_lost(struct sink *sink)
 {
 	struct stream *stream = sink->stream;
+	if (wants_input(sink) && (sink->flags & ATTACH_CLOSE) && stream->state == STREAM_RUNNING)
+		stream_request(stream, F_CLOSE_STDIN, 0, NULL, 0);
 	if ((sink->flags & ATTACH_HUP) && stream->state == STREAM_RUNNING)
 		stream_request(stream, F_SIGNAL, SIGHUP, NULL, 0);
 	sink_free(sink);
@@ -127,11 +135,6 @@ static void sink_lost(struct sink *sink)
 }
 
 /* ---- from the client to the process ---------------------------------------------------------------------- */
-
-static bool wants_input(const struct sink *sink)
-{
-	return (sink->flags & ATTACH_IN) && !sink->input_done;
-}
 
 static bool may_read(const struct sink *sink)
 {

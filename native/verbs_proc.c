@@ -144,7 +144,7 @@ VERB(cwd)
 {
 	(void)context, (void)argc;
 	char name[4096];
-	int directory = path_directory(argv[0], 0755);
+	int directory = *argv[1] ? path_directory(argv[0], 0755) : path_open(argv[0], O_PATH | O_DIRECTORY, 0);
 	if (directory < 0)
 		return -1;
 	if (fchdir(directory) < 0)

@@ -168,20 +168,20 @@ class Agent:
         """Fork the waiting child of a place; returns its pid as the receiver sees it."""
         process, flags = (HULL, Launch.LOCAL) if local else (MAIN, 0)
         waiter = self.begin(Kind.PLACE, process, encode(steps), flags, descriptors)
-        return _pid(self.finish(waiter))
+        return pid_of(self.finish(waiter))
 
     def launch(
         self, steps: tuple[Step, ...], descriptors: Sequence[int] = (), flags: int = 0
     ) -> int:
         """Let the waiting child become the main process (the hull's with LOCAL)."""
         process = HULL if flags & Launch.LOCAL else MAIN
-        return _pid(
+        return pid_of(
             self.finish(self.begin(Kind.LAUNCH, process, encode(steps), flags, descriptors))
         )
 
     def exec(self, process: int, steps: tuple[Step, ...], flags: int = Launch.JOIN) -> int:
         """Run a further process, by default inside the place."""
-        return _pid(self.finish(self.begin(Kind.EXEC, process, encode(steps), flags)))
+        return pid_of(self.finish(self.begin(Kind.EXEC, process, encode(steps), flags)))
 
     def attach(self, process: int, connection: int, flags: int, detach_keys: bytes = b"") -> None:
         """Let the monitor pump a process's streams to and from a stream socket (its own copy)."""
@@ -409,7 +409,8 @@ class Dispatcher:
                     agent.end()
 
 
-def _pid(frame: Frame) -> int:
+def pid_of(frame: Frame) -> int:
+    """The pid in a PLACED or STARTED frame."""
     return int(struct.unpack_from("<I", frame.payload)[0])
 
 
@@ -421,9 +422,12 @@ def _launch_error(payload: bytes) -> LaunchError:
     argument = rest.rstrip(b"\0").decode("utf-8", "replace")
     exit_code = 125
     reason = os.strerror(number).lower()
-    if name == "exec":
-        missing = number in (2, 20)
+    missing = number in (errno.ENOENT, errno.ENOTDIR)
+    if name in ("exec", "cwd"):
         exit_code = 127 if missing else 126
+    if name == "cwd":
+        message = f"working directory '{argument}': {reason}"
+    elif name == "exec":
         if missing and "/" not in argument:
             reason = "executable file not found in $PATH"
         message = f"exec: '{argument}': {reason}"

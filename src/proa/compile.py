@@ -43,7 +43,7 @@ def main_plan(spec: Spec, sources: Sources, files: Files) -> tuple[Step, ...]:
 def exec_plan(spec: Spec, process: Process) -> tuple[Step, ...]:
     """The EXEC plan of a further process in the same place."""
     steps: list[Step] = [plan.Rlimit(*limit) for limit in spec.rlimits]
-    steps += _surroundings(process, spec.hostname)
+    steps += _surroundings(process, spec.hostname, make_directory="")
     return tuple(steps) + _process(process, spec.security)
 
 
@@ -80,7 +80,7 @@ def _mounts(spec: Spec, sources: Sources) -> list[Step]:
     return [step for _, step in sorted(steps, key=lambda item: item[0].rstrip("/").count("/"))]
 
 
-def _surroundings(process: Process, hostname: str) -> list[Step]:
+def _surroundings(process: Process, hostname: str, make_directory: str = "make") -> list[Step]:
     settings = {item.partition("=")[0]: item for item in process.environment}
     defaults = [DEFAULT_PATH, f"HOSTNAME={hostname}"]
     if process.terminal:
@@ -88,7 +88,7 @@ def _surroundings(process: Process, hostname: str) -> list[Step]:
     for item in defaults:
         settings.setdefault(item.partition("=")[0], item)
     steps: list[Step] = [plan.Environment(item) for item in settings.values()]
-    steps += [plan.Umask(), plan.WorkDirectory(process.directory or "/")]
+    steps += [plan.Umask(), plan.WorkDirectory(process.directory or "/", make_directory)]
     return steps
 
 

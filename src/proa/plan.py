@@ -303,10 +303,14 @@ class Environment(Step):
 
 @dataclass(frozen=True)
 class WorkDirectory(Step):
-    """chdir(2) inside the root, made when missing (owned by root, as Docker does)."""
+    """chdir(2) inside the root.
+
+    With `make` a missing directory is made, root's, as Docker does for the main process only.
+    """
 
     verb: ClassVar[str] = "cwd"
     path: str
+    make: str = "make"
 
 
 @dataclass(frozen=True)

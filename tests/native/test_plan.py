@@ -121,7 +121,7 @@ def test_a_cover_is_bound_once(box: Box) -> None:
 
 @pytest.mark.parametrize("size", [32000, 32768, 40000])
 def test_a_plan_of_any_size_arrives(box: Box, size: int) -> None:
-    steps = [plan.Environment(f"N{n}={'x' * 4000}") for n in range(size // 4000)]
+    steps: list[plan.Step] = [plan.Environment(f"N{n}={'x' * 4000}") for n in range(size // 4000)]
     box.file("/end", "")
     steps.append(plan.Write("/end", "0644", "here"))
     box.probe("read", "/end", before=steps)

@@ -69,6 +69,13 @@ def test_terminal_and_resize(running: Instance) -> None:
     assert running.exec_inspect(identity)["ExitCode"] == 0
 
 
+def test_a_working_directory_that_is_missing(running: Instance) -> None:
+    identity = running.exec_create("pwd", WorkingDir="/no/such")
+    with running.exec_start(identity) as stream:
+        assert "/no/such" in raw(stream).stdout
+    assert running.exec_inspect(identity)["ExitCode"] == 127
+
+
 def test_detached(running: Instance) -> None:
     identity = running.exec_create("sh", "-c", "echo done >/detached")
     running.api.call("POST", f"/exec/{identity}/start", {"Detach": True})

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proa import compile
-from proa.agent import Attach, Exit, Kind
+from proa.agent import Attach, Exit, Kind, pid_of
 from proa.agent import Launch as Flag
 from proa.engine import instance as states
 from proa.engine.core import Core
@@ -19,8 +19,10 @@ from proa.engine.instance import Instance
 from proa.engine.request import merge_environment
 from proa.errors import Conflict, Invalid, IsolationError, LaunchError, NotFound, Unsupported
 from proa.isolation.base import Running
+from proa.plan import encode
 from proa.spec import Process
 
+ASKED_SECONDS = 10.0
 KEPT = 256  # execs remembered of one running instance
 
 
@@ -37,6 +39,7 @@ class Exec:
     pid: int = 0
     started: bool = False
     exit_code: int | None = None
+    asked: threading.Event = field(default_factory=threading.Event)  # its monitor knows of it
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -106,11 +109,16 @@ class Execs:
                 int(streams),
                 (connection.fileno(),),
             )
-        found.pid = agent.exec(found.number, compile.exec_plan(found.instance.spec, process), flags)
+        steps = encode(compile.exec_plan(found.instance.spec, process))
+        waiter = agent.begin(Kind.EXEC, found.number, steps, flags)
+        found.asked.set()
+        found.pid = pid_of(agent.finish(waiter))
 
     def resize(self, exec_id: str, rows: int, columns: int) -> None:
-        """Set the terminal's size."""
+        """Set the terminal's size; right after the start, as clients do, waits for it."""
         found = self.get(exec_id)
+        if not found.asked.wait(ASKED_SECONDS):
+            raise Conflict(f"exec '{exec_id[:12]}' has not been started")
         _running(found.instance).agent().resize(found.number, rows, columns)
 
     def inspect(self, exec_id: str) -> dict[str, Any]:
