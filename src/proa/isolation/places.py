@@ -151,6 +151,9 @@ class Places:
         self._next = 0
         self._refill: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._reap: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        self._empty: queue.SimpleQueue[cgroup.Cgroup | None] = queue.SimpleQueue()
+        self._janitor = threading.Thread(target=self._remove_cgroups, name="janitor", daemon=True)
+        self._janitor.start()
         threading.Thread(target=self._keep_spares, name="spares", daemon=True).start()
         threading.Thread(target=self._reap_monitors, name="reaper", daemon=True).start()
 
@@ -270,10 +273,14 @@ class Places:
     # -- releasing ----------------------------------------------------------------------------
 
     def release(self, name: str) -> None:
-        """Remove everything a place left: processes, cgroup, socket, directory.  Idempotent."""
-        group = cgroup.create(f"{self._parent}/{name}")
+        """Remove everything a place left: processes, socket, directory, cgroup.  Idempotent.
+
+        Its empty cgroup goes a moment later: the kernel keeps one busy (EBUSY) for some 10 ms
+        after its last process has ended, which nobody has to wait for.
+        """
+        group = cgroup.existing(f"{self._parent}/{name}")
         group.kill()
-        group.remove()
+        self._empty.put(group)
         self.socket_path(name).unlink(missing_ok=True)
         files.remove_tree(self._directory / name)
 
@@ -296,7 +303,9 @@ class Places:
             self.end(place)
 
     def destroy(self) -> None:
-        """Remove the cgroup of all places; there is none left in it."""
+        """Remove the cgroup of all places and those in it, all of them empty."""
+        self._empty.put(None)
+        self._janitor.join()
         cgroup.existing(self._parent).remove()
 
     def end(self, place: Place) -> None:
@@ -322,6 +331,13 @@ class Places:
             place = self.make()
             with self._lock:
                 self._spares.append(place)
+
+    def _remove_cgroups(self) -> None:
+        while (group := self._empty.get()) is not None:
+            try:
+                group.remove()
+            except ProaError as error:
+                log.warning("%s", error)
 
     def _reap_monitors(self) -> None:
         monitors: list[subprocess.Popen[bytes]] = []
