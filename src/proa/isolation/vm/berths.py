@@ -64,8 +64,10 @@ class Berths:
             found.end(self._places)
 
     def _run(self, skeleton: Path) -> None:
-        while self._wanted.wait() and not self._closing.wait(PAUSE_SECONDS):
-            self._wanted.clear()
+        while self._wanted.wait():
+            self._wanted.clear()  # before `closing` is read: `close` sets that first
+            if self._closing.wait(PAUSE_SECONDS):
+                return
             if self._ready is not None:
                 continue
             try:
