@@ -7,7 +7,7 @@ import os
 import socket
 
 from tests.support.http import demultiplex
-from tests.support.instances import Place, eventually, gather, lines
+from tests.support.instances import Place, eventually, exactly, gather, lines
 
 
 def test_output_and_error_are_kept_apart(place: Place) -> None:
@@ -41,7 +41,7 @@ def test_bytes_are_not_text(place: Place) -> None:
     instance = place.create("busy", "printf", r"\377\000\001")
     stream = instance.attach(stdin=0)
     instance.start()
-    frame = stream.recv(8 + 3, socket.MSG_WAITALL)
+    frame = exactly(stream, 8 + 3)
     assert frame[8:] == b"\xff\x00\x01"
 
 
@@ -61,6 +61,7 @@ def test_a_terminal_echoes_and_resizes(place: Place) -> None:
         instance.start()
         expect(stream, "ready")
         instance.api.call("POST", f"{instance.path}/resize", h=33, w=111)
+        stream.sendall(b"a line\r")  # a shell about to read would run its trap only afterwards
         expect(stream, "33 111")
         stream.sendall(b"hello\r")
         assert "hello\r\n" in expect(stream, "got hello"), "a terminal echoes"

@@ -203,6 +203,15 @@ def feed(sock: socket.socket, data: bytes) -> None:
     threading.Thread(target=work, daemon=True).start()
 
 
+def exactly(stream: socket.socket, count: int) -> bytes:
+    """That many bytes, fewer only at the end (MSG_WAITALL does not wait on a socket with a
+    time-out)."""
+    data = b""
+    while len(data) < count and (piece := stream.recv(count - len(data))):
+        data += piece
+    return data
+
+
 def gather(stream: Any) -> Result:
     """A multiplexed stream to its end."""
     parts: dict[str, list[bytes]] = {"stdout": [], "stderr": []}

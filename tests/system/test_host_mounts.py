@@ -154,7 +154,7 @@ def test_a_hundred_layers_and_no_descriptor_left(tmp_path: Path, namespace: int)
     assert len(os.listdir(directory)) == 100
     os.close(directory)
     os.close(fd)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # another test's may be collected meanwhile
 
 
 def test_a_refused_overlay_says_why(tmp_path: Path, namespace: int, writable: Path) -> None:
