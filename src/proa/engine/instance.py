@@ -86,7 +86,6 @@ class Instance:
         self.runs = 0  # how often it has ended, for `wait` for the next exit
         self.removed = False
         self.next_process = 2
-        self.published: list[tuple[Port, str, int]] = []
         self.exec_ids: list[str] = []
 
     id = property(lambda self: self.record.id)

@@ -28,6 +28,7 @@ from proa import plan
 from proa.agent import Agent, Dispatcher
 from proa.errors import HostError, IsolationError, NoSpace, ProaError
 from proa.host import cgroup, files, mounts
+from proa.isolation.surroundings import LINKS, READONLY
 from proa.plan import Step
 
 ID_BASE = 0x4000_0000
@@ -40,7 +41,6 @@ MASKED = (
     "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi",
     "/sys/firmware", "/sys/devices/virtual/powercap",
 )  # fmt: skip
-READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 STAGE = "/tmp"  # any directory that mapped ids can reach; hidden by a tmpfs at once
 
 log = logging.getLogger(__name__)
@@ -96,25 +96,13 @@ def place_plan(
     )
     steps.append(plan.MountFs("tmpfs", "shm", f"{dev}/shm", quiet, "mode=1777,size=65536k"))
     steps.append(plan.MountFs("mqueue", "mqueue", f"{dev}/mqueue", quiet))
-    steps += _links(dev)
+    steps += [plan.Symlink(target, f"{dev}/{name}") for target, name in LINKS]
     steps.append(plan.Root(STAGE))
     steps.append(plan.Interface("lo", "lo", "", "", 0))
     steps += [plan.Sysctl(name, value) for name, value in sysctls]
     steps += [plan.Mask(path) for path in MASKED]
     steps += [plan.ReadOnly(path) for path in READONLY]
     return tuple(steps)
-
-
-def _links(dev: str) -> list[Step]:
-    pairs = (
-        ("/proc/self/fd", "fd"),
-        ("/proc/self/fd/0", "stdin"),
-        ("/proc/self/fd/1", "stdout"),
-        ("/proc/self/fd/2", "stderr"),
-        ("pts/ptmx", "ptmx"),
-        ("/proc/kcore", "core"),
-    )
-    return [plan.Symlink(target, f"{dev}/{name}") for target, name in pairs]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proa import capabilities, plan
 from proa.agent import Launch as Flag
+from proa.isolation.surroundings import LINKS, READONLY
 from proa.plan import Step
 from proa.resources import Link, Share, Sources
 from proa.spec import Limits
@@ -22,14 +23,6 @@ NODES = (
     ("urandom", 1, 9),
     ("tty", 5, 0),
 )
-LINKS = (
-    ("/proc/self/fd", "fd"),
-    ("/proc/self/fd/0", "stdin"),
-    ("/proc/self/fd/1", "stdout"),
-    ("/proc/self/fd/2", "stderr"),
-    ("pts/ptmx", "ptmx"),
-    ("/proc/kcore", "core"),
-)
 MASKED = (
     "/proc/acpi",
     "/proc/kcore",
@@ -38,7 +31,6 @@ MASKED = (
     "/proc/scsi",
     "/sys/firmware",
 )
-READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 ENTROPY_BYTES = 64
 WARMED = (
     "lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6", "lib/ld-musl-x86_64.so.1",
