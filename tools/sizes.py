@@ -39,7 +39,7 @@ def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """How many a caller may pass; an error's own fields (keyword-only) are its data."""
     arguments = function.args
     named = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
-    if function.name == "__init__" and "errno" in named:
+    if function.name == "__init__" and {"errno", "hint"} & set(named):
         named = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
     return len([name for name in named if name not in {"self", "cls"}])
 

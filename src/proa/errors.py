@@ -13,6 +13,10 @@
     ├── IsolationError     the isolated place could not be made, or died  500  exit 125
     ├── HostError          a kernel call or a tool of the host failed     500  exit 125
     ├── Timeout            nothing answered in time                       504  exit 125
+    ├── RegistryError      a registry refused, answered nonsense, or not  502  exit 125
+    │   └── Unauthorized   it wants a login, or another one               401  exit 125
+    ├── BuildError         a Containerfile's line is wrong, a step failed 400  exit 1
+    ├── Cancelled          whoever asked for it wants it no more          499  exit 130
     └── EngineUnavailable  (clients) no engine answers at the socket      503  exit 125
 
 Messages are lower case, one line, name the offending value in quotes and end without a full stop;
@@ -139,3 +143,59 @@ class EngineUnavailable(ProaError):
 
     code = "engine-unavailable"
     http_status = 503
+
+
+class RegistryError(ProaError):
+    """A registry refused, could not be reached, or answered nonsense; `status` is HTTP's or 0."""
+
+    code = "registry-failed"
+    http_status = 502
+
+    def __init__(self, message: str, *, hint: str = "", status: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class Unauthorized(RegistryError):
+    """A registry wants a login, or refuses the one it got."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class BuildError(ProaError):
+    """A line of a Containerfile is wrong, or its step failed.
+
+    `line` and `column` count from 1 (0: unknown), `source` is the line's text; `step_exit` is the
+    exit code of the command that failed, 0 when none did.
+    """
+
+    code = "build-failed"
+    http_status = 400
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        file: str = "",
+        line: int = 0,
+        column: int = 0,
+        source: str = "",
+        step_exit: int = 0,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.file = file
+        self.line = line
+        self.column = column
+        self.source = source
+        self.step_exit = step_exit
+
+
+class Cancelled(ProaError):
+    """Whoever asked for it wants it no more."""
+
+    code = "cancelled"
+    http_status = 499
+    exit_code = 130

@@ -24,10 +24,10 @@ import pytest
 
 from proa.errors import Corrupt, ProaError
 from proa.host import files
-from proa.image import layer as unpacking
-from proa.image.layer import OPAQUE, unpack
+from proa.image.layer import unpack as unpacking
+from proa.image.layer.stream import Bounds
+from proa.image.layer.unpack import OPAQUE, unpack
 from proa.image.store import Images
-from proa.image.stream import Bounds
 from tests.conftest import need
 from tests.support.images import Layer, archive
 

@@ -27,9 +27,10 @@ import pytest
 
 import proa
 from proa.errors import Conflict, Corrupt, ImageNotFound, Invalid, NoSpace, ProaError
-from proa.image import layer, stream
+from proa.image.layer import stream
+from proa.image.layer import unpack as layer
+from proa.image.layer.stream import Bounds
 from proa.image.store import Images
-from proa.image.stream import Bounds
 from tests.conftest import need
 from tests.support.images import Layer, archive
 from tests.support.instances import eventually

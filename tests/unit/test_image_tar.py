@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from proa.errors import Corrupt
-from proa.image import tar
+from proa.image.layer import tar
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from proa.errors import Corrupt, Invalid, Unsupported
 from proa.image import config, manifest, reference
+from proa.image.layer.stream import Bounds, Source, compression_of, decompressed
 from proa.image.manifest import Descriptor, Manifest
 from proa.image.members import BLOBS, Members
 from proa.image.reference import Reference
 from proa.image.staging import Spooled, Stage
-from proa.image.stream import Bounds, Source, compression_of, decompressed
 
 _NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _ARCHITECTURES = {

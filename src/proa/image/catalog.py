@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from proa.errors import ImageNotFound, Invalid, ProaError
-from proa.image import config, manifest, reference, staging, tree
+from proa.image import config, manifest, reference, staging
 from proa.image.config import ImageConfig
+from proa.image.layer import tree
 from proa.image.layout import Layout, Named
 from proa.image.manifest import Manifest
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proa.errors import HostError, NoSpace, Unsupported
-from proa.image import tree
+from proa.image.layer import tree
+from proa.image.layer.unpacked import facts_at
 from proa.image.layout import Layout
-from proa.image.unpacked import facts_at
 
 _OUTPUT_SHOWN = 2000
 

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from proa.errors import Corrupt
 from proa.host import files
-from proa.image import manifest, reference, tree
+from proa.image import manifest, reference
+from proa.image.layer import tree
 from proa.image.manifest import Descriptor
 
 _NAME = "org.opencontainers.image.ref.name"

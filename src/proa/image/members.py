@@ -6,10 +6,11 @@ import posixpath
 from collections.abc import Iterator
 
 from proa.errors import Corrupt
-from proa.image import reference, tar
+from proa.image import reference
+from proa.image.layer import tar
+from proa.image.layer.stream import CHUNK, Source
 from proa.image.manifest import Descriptor
 from proa.image.staging import Spooled, Stage
-from proa.image.stream import CHUNK, Source
 
 MAXIMUM_MEMBERS = 100_000
 BLOBS = "blobs/sha256/"

@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 from proa.errors import Corrupt
 from proa.image import manifest
 from proa.image.catalog import Image
+from proa.image.layer.stream import CHUNK, Hashed
 from proa.image.layout import LAYOUT, Layout
 from proa.image.manifest import Descriptor
 from proa.image.reference import parse
-from proa.image.stream import CHUNK, Hashed
 
 
 def write(layout: Layout, chosen: Sequence[tuple[Image, str]], file: BinaryIO) -> None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proa.errors import Corrupt
-from proa.image import config, manifest, unpacked
+from proa.image import config, manifest
 from proa.image.config import ImageConfig
+from proa.image.layer import unpacked
+from proa.image.layer.stream import CHUNK, STANDARD_BOUNDS, Bounds, Source, write_all
 from proa.image.layout import Layout, Named
 from proa.image.manifest import Descriptor, Manifest
 from proa.image.reference import Reference
-from proa.image.stream import CHUNK, STANDARD_BOUNDS, Bounds, Source, write_all
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from proa.errors import Conflict, Invalid, ProaError
-from proa.image import archive, changes, reference, rootfs, save, staging, tree, views
+from proa.image import archive, changes, reference, rootfs, save, staging, views
 from proa.image.catalog import Catalog, Image, normalised
 from proa.image.disk import Disks
+from proa.image.layer import tree
+from proa.image.layer.stream import STANDARD_BOUNDS, Source
+from proa.image.layer.unpacked import Layers
 from proa.image.layout import Layout, Named
 from proa.image.reference import Reference
 from proa.image.rootfs import ImageRootfs
 from proa.image.staging import Arrival, Stage
-from proa.image.stream import STANDARD_BOUNDS, Source
-from proa.image.unpacked import Layers
 
 Documents = list[dict[str, Any]]
 Lines = list[Named]

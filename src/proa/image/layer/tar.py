@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from proa.errors import Corrupt
-from proa.image import sparse
-from proa.image.sparse import Segment
-from proa.image.stream import CHUNK, Source
+from proa.image.layer import sparse
+from proa.image.layer.sparse import Segment
+from proa.image.layer.stream import CHUNK, Source
 
 BLOCK = 512
 MAXIMUM_HEADER = 1 << 20  # of pax records or a long name, as Go's reader has it

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from proa.errors import Corrupt
 from proa.host import files
-from proa.image import layer, tree
-from proa.image.layer import Unpacked
+from proa.image.layer import tree, unpack
+from proa.image.layer.stream import STANDARD_BOUNDS, Bounds, Hashed, decompressed
+from proa.image.layer.unpack import Unpacked
 from proa.image.layout import Layout
-from proa.image.stream import STANDARD_BOUNDS, Bounds, Hashed, decompressed
 
 _FACTS = "layer.json"
 _ROOT = "root"
@@ -26,7 +26,7 @@ def unpack_blob(blob: Path, diff_id: str, made: Path, bounds: Bounds = STANDARD_
     root.chmod(0o755)
     with blob.open("rb", buffering=0) as file, decompressed(file, bounds) as plain:
         hashed = Hashed(plain)
-        facts = layer.unpack(hashed, root, trash)
+        facts = unpack.unpack(hashed, root, trash)
         hashed.drain()
     _check(hashed, diff_id)
     files.remove_tree(trash)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proa.errors import Corrupt, Unsupported
-from proa.image import tar, tree
-from proa.image.stream import Source, write_all
-from proa.image.tar import Entry
+from proa.image.layer import tar, tree
+from proa.image.layer.stream import Source, write_all
+from proa.image.layer.tar import Entry
 
 MAXIMUM_ENTRIES = 4_000_000
 MAXIMUM_HOLES = 64 << 30  # bytes of all sparse files together that are not in the archive

@@ -1,0 +1,1 @@
+"""Images built step by step from a Containerfile."""

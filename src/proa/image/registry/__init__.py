@@ -1,0 +1,1 @@
+"""Registries: pull, push and ask (OCI distribution specification 1.1)."""
