@@ -46,6 +46,7 @@ packages: ## install the Debian packages Proa and its demo need
 
 test-packages:
 	@tools/install.sh tests
+	@tools/newer.sh
 
 peer-packages:
 	@tools/install.sh tests peers
