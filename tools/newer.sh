@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
-# Unpacks registry tools that Debian 12 has not yet, from the newest Debian, into build/peers/bin.
-# Nothing is installed: they serve as judges in tests/interop.  The mirror is the one apt uses here.
+# Unpacks tools that Debian 12 has not yet, from the newest Debian, into build/peers/bin.
+# Nothing is installed: they are the judges of tests/interop.  The mirror is the one apt uses here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-wanted=(crane oras)
-to=build/peers
+# package and the program in it
+wanted=("crane usr/bin/crane" "oras usr/bin/oras" "docker.io usr/sbin/dockerd"
+        "docker-buildx usr/libexec/docker/cli-plugins/docker-buildx")
+to=build/peers/bin
 
-missing=()
-for tool in "${wanted[@]}"; do [ -x "$to/bin/$tool" ] || missing+=("$tool"); done
-if [ ${#missing[@]} -eq 0 ]; then
+packages=() programs=()
+for item in "${wanted[@]}"; do
+    read -r package program <<<"$item"
+    [ -x "$to/${program##*/}" ] || { packages+=("$package"); programs+=("$program"); }
+done
+if [ ${#packages[@]} -eq 0 ]; then
     echo "newer tools: all ${#wanted[@]} are there"
     exit 0
 fi
@@ -23,9 +28,9 @@ chown -R _apt "$work/packages" "$work/lists" "$work/cache" 2>/dev/null || true
 echo "deb [signed-by=$keyring] $mirror sid main" >"$work/sources"
 options=(-qq -o "Dir::Etc::sourcelist=$work/sources" -o Dir::Etc::sourceparts=-
          -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache")
-echo "newer tools: unpacking ${missing[*]}"
+echo "newer tools: unpacking ${packages[*]}"
 apt-get "${options[@]}" update
-(cd "$work/packages" && apt-get "${options[@]}" download "${missing[@]}")
+(cd "$work/packages" && apt-get "${options[@]}" download "${packages[@]}")
 for package in "$work"/packages/*.deb; do dpkg-deb -x "$package" "$work/root"; done
-mkdir -p "$to/bin"
-for tool in "${missing[@]}"; do cp "$work/root/usr/bin/$tool" "$to/bin/$tool"; done
+mkdir -p "$to"
+for program in "${programs[@]}"; do cp "$work/root/$program" "$to/"; done
