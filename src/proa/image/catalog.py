@@ -12,7 +12,7 @@ from proa.image import config, manifest, reference, staging
 from proa.image.config import ImageConfig
 from proa.image.layer import tree
 from proa.image.layout import Layout, Named
-from proa.image.manifest import Manifest
+from proa.image.manifest import Descriptor, Manifest
 
 _ID = re.compile(r"(?:sha256:)?([a-f0-9]{1,64})")
 
@@ -113,11 +113,22 @@ class Catalog:
             known = self._parsed[manifest_digest] = (parts, details)
         return known
 
+    def blobs_of(self, diff_id: str) -> list[Descriptor]:
+        """The blobs that images have for this layer."""
+        pairs = [
+            (own, blob)
+            for image in self.snapshot().by_id.values()
+            for own, blob in zip(image.diff_ids, image.manifest.layers, strict=True)
+        ]
+        return [blob for own, blob in pairs if own == diff_id]
+
     def _read(self) -> Snapshot:
         stamp = self._layout.stamp()
         lines = self._layout.read_index()
         snapshot = Snapshot(stamp, {}, {}, {})
         for line in lines:
+            if line.subject:
+                continue
             try:
                 self._include(snapshot, line)
             except ProaError as error:

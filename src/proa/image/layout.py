@@ -17,9 +17,9 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proa.errors import Corrupt
@@ -31,24 +31,31 @@ from proa.image.manifest import Descriptor
 _NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = "io.containerd.image.name"
 _SIZE = "io.proa.size"
+_SUBJECT = "io.proa.subject"
+_HELD = "held"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 @dataclass(frozen=True)
 class Named:
-    """One line of the index: a manifest and one normalised name of it, or none."""
+    """One line of the index: a manifest and one normalised name of it, or none.
+
+    With a `subject` it is no image but an artifact about one: an SBOM, a signature.
+    """
 
     manifest: Descriptor
     name: str
     size_bytes: int
+    subject: str = ""  # of an artifact: the digest of the manifest it is about
 
     def descriptor(self) -> Descriptor:
         """As the index has it."""
         annotations = {_SIZE: str(self.size_bytes)}
         if self.name:
             annotations |= {_NAME: self.name, _CONTAINERD_NAME: self.name}
-        plain = self.manifest
-        return Descriptor(plain.media_type, plain.digest, plain.size, annotations, plain.platform)
+        if self.subject:
+            annotations = {_SUBJECT: self.subject}
+        return replace(self.manifest, annotations=annotations)
 
 
 class Layout:
@@ -98,6 +105,17 @@ class Layout:
             finally:
                 os.close(fd)
 
+    def hold(self, workspace: Path, digests: Iterable[str]) -> None:
+        """Keep these from the collector until the workspace ends; call with the lock held."""
+        held = workspace / _HELD
+        held.mkdir(mode=0o700, exist_ok=True)
+        for digest in digests:
+            (held / reference.hexadecimal(digest)).touch()
+
+    def held(self) -> set[str]:
+        """Hex digests that somebody at work needs; call with the lock held."""
+        return {path.name for path in self.temporary.glob(f"*/{_HELD}/*")}
+
     def _sweep(self) -> None:
         for path in self.root.glob(".index.json.*"):
             path.unlink()
@@ -116,6 +134,13 @@ class Layout:
     def blob(self, digest: str) -> Path:
         """Where the blob is, or would be."""
         return self.blobs / reference.hexadecimal(digest)
+
+    def has_blob(self, blob: Descriptor) -> bool:
+        """Whether the blob is there, in its full length."""
+        try:
+            return self.blob(blob.digest).stat().st_size == blob.size
+        except FileNotFoundError:
+            return False
 
     def document(self, digest: str) -> bytes:
         """A small blob, checked."""
@@ -184,6 +209,9 @@ class Layout:
 
 
 def _named(item: Descriptor) -> Named:
-    size = item.annotations.get(_SIZE, "0")
-    plain = Descriptor(item.media_type, item.digest, item.size, platform=item.platform)
-    return Named(plain, item.annotations.get(_NAME, ""), int(size) if size.isdigit() else 0)
+    notes = item.annotations
+    size = notes.get(_SIZE, "0")
+    bytes_ = int(size) if size.isdigit() else 0
+    return Named(
+        replace(item, annotations={}), notes.get(_NAME, ""), bytes_, notes.get(_SUBJECT, "")
+    )

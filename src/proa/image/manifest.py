@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,12 +31,15 @@ class Descriptor:
     size: int
     annotations: dict[str, str] = field(default_factory=dict)
     platform: dict[str, Any] = field(default_factory=dict)
+    artifact_type: str = ""
 
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
         result: dict[str, Any] = {
             "mediaType": self.media_type, "digest": self.digest, "size": self.size,
         }  # fmt: skip
+        if self.artifact_type:
+            result["artifactType"] = self.artifact_type
         if self.platform:
             result["platform"] = self.platform
         if self.annotations:
@@ -100,7 +104,10 @@ def descriptor(value: Any) -> Descriptor:
     if not isinstance(platform, dict):
         raise Corrupt(f"the platform of '{value['digest']}' is malformed")
     annotations = strings(value.get("annotations"), "annotations")
-    return Descriptor(media_type, value["digest"], size, annotations, platform)
+    artifact_type = value.get("artifactType") or ""
+    if not isinstance(artifact_type, str):
+        raise Corrupt(f"the artifact type of '{value['digest']}' is malformed")
+    return Descriptor(media_type, value["digest"], size, annotations, platform, artifact_type)
 
 
 def descriptors(value: Any, what: str) -> tuple[Descriptor, ...]:
@@ -131,11 +138,16 @@ def parse_index(data: bytes) -> tuple[Descriptor, ...]:
     return descriptors(document.get("manifests"), "the list of manifests")
 
 
-def build(config: Descriptor, layers: list[Descriptor]) -> bytes:
+def build(
+    config: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str] | None = None
+) -> bytes:
     """A new OCI manifest."""
-    return encode({
+    document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": config.document(),
         "layers": [layer.document() for layer in layers],
-    })  # fmt: skip
+    }
+    if annotations:
+        document["annotations"] = dict(annotations)
+    return encode(document)

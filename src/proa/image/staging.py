@@ -53,6 +53,7 @@ class Stage:
         self._layers: dict[str, Path] = {}
         self._sizes: dict[str, int] = {}
         self._arrivals: list[Arrival] = []
+        self._artifacts: list[Named] = []
         self._count = 0
 
     def _path(self) -> Path:
@@ -92,8 +93,16 @@ class Stage:
             self._unpack(layer, diff_id)
         size = sum(self._sizes[diff_id] for diff_id in parsed.diff_ids)
         arrival = Arrival(parts.config.digest, described, size, tuple(map(str, names)))
-        self._arrivals.append(arrival)
+        self.add(arrival)
         return arrival
+
+    def add(self, arrival: Arrival) -> None:
+        """Note an image for commit; whatever the stage does not have of it the store has."""
+        self._arrivals.append(arrival)
+
+    def artifact(self, line: Named) -> None:
+        """Note an artifact about an image for commit."""
+        self._artifacts.append(line)
 
     def _unpack(self, layer: Descriptor, diff_id: str) -> None:
         """Unpack a layer, or only check it when the store has it."""
@@ -103,7 +112,7 @@ class Stage:
         facts = unpacked.facts_at(self._layers.get(diff_id) or self._layout.layer(diff_id))
         if facts is None:
             made = self._layers[diff_id] = self._path()
-            facts = unpacked.unpack_blob(blob, diff_id, made, self._bounds)
+            facts = unpacked.unpack_blob(blob, diff_id, made, self._bounds, layer)
         elif layer.digest != diff_id:
             unpacked.verify(blob, diff_id, self._bounds)
         self._sizes[diff_id] = facts.size_bytes
@@ -120,6 +129,7 @@ class Stage:
             lines = self._layout.read_index()
             for arrival in self._arrivals:
                 lines = with_names(lines, arrival)
+            lines += [line for line in self._artifacts if line not in lines]
             self._layout.write_index(lines)
         return self._arrivals
 

@@ -6,26 +6,29 @@ comes in, made aside, and named in one go; `layout.py` says how it lies on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from proa.errors import Conflict, Invalid, ProaError
-from proa.image import archive, changes, reference, rootfs, save, staging, views
+from proa.image import archive, changes, garbage, reference, referrers, rootfs, save, staging, views
+from proa.image.assembly import Assembly, Layer, Shelves, find_layer
 from proa.image.catalog import Catalog, Image, normalised
 from proa.image.disk import Disks
 from proa.image.layer import tree
 from proa.image.layer.stream import STANDARD_BOUNDS, Source
 from proa.image.layer.unpacked import Layers
 from proa.image.layout import Layout, Named
+from proa.image.manifest import Descriptor
 from proa.image.reference import Reference
 from proa.image.rootfs import ImageRootfs
 from proa.image.staging import Arrival, Stage
 
 Documents = list[dict[str, Any]]
 Lines = list[Named]
+Descriptors = list[Descriptor]
 Removed = list[tuple[str, str]]  # ("untagged" or "deleted", what)
 
 
@@ -58,6 +61,7 @@ class Images:
         with tree.reporting(f"open the image store '{root}'"):
             self._layout = Layout(root)
         self.in_use = in_use
+        self.keepers: list[garbage.Keeper] = []  # a build's cache, for one
         self.bounds = STANDARD_BOUNDS
         self._catalog = Catalog(self._layout)
         self._layers = Layers(self._layout)
@@ -98,7 +102,7 @@ class Images:
     def layers(self, image: Image) -> tuple[Path, ...]:
         """The unpacked layers, topmost first, each once; unpacked now when they are not."""
         blobs = zip(image.diff_ids, image.manifest.layers, strict=True)
-        roots = [self._layers.root(diff_id, blob.digest) for diff_id, blob in blobs]
+        roots = [self._layers.root(diff_id, blob) for diff_id, blob in blobs]
         return tuple(dict.fromkeys(reversed(roots))) or (self._layout.nothing,)
 
     def prepare(self, image: Image) -> None:
@@ -174,28 +178,47 @@ class Images:
             return ""
 
     def collect(self) -> None:
-        """Remove blobs, unpacked layers and disks that no image has."""
-        layout = self._layout
-        with tree.reporting("collect garbage"), layout.workspace() as work, layout.lock():
-            live = self._live(layout.read_index())
-            if live is not None:
-                layout.move_dead(live, work)
-
-    def _live(self, lines: Sequence[Named]) -> set[str] | None:
-        """Hex digests of all that is needed; None when a damaged image makes that unknowable."""
-        live: set[str] = set()
-        for line in lines:
-            try:
-                parts, details = self._catalog.parse(line.manifest.digest)
-            except ProaError:
-                return None
-            digests = (line.manifest.digest, parts.config.digest, *details.diff_ids)
-            live.update(digest[7:] for digest in digests)
-            live.update(layer.digest[7:] for layer in parts.layers)
-        return live
+        """Remove blobs, unpacked layers and disks that nothing needs."""
+        garbage.collect(self._layout, self._catalog, self.keepers)
 
     def _changing(self, action: str) -> AbstractContextManager[Lines]:
         return self._layout.changing(action, self._catalog.forget)
+
+    # -- putting together -----------------------------------------------------------------------
+
+    @contextmanager
+    def assembly(self) -> Iterator[Assembly]:
+        """Layers and images made here; what is made is kept from the collector until the end."""
+        with self._layout.workspace() as work:
+            yield Assembly(self._shelves(), work)
+
+    def workspace(self) -> AbstractContextManager[Path]:
+        """A private directory on the store's file system, gone at the end."""
+        return self._layout.workspace()
+
+    def layer(self, diff_id: str) -> Layer | None:
+        """A layer the store has, unpacked and as a blob; None when unknown or damaged.
+
+        Nothing holds it: use `Assembly.layer` for one that must stay.
+        """
+        return find_layer(self._shelves(), diff_id)
+
+    def blob(self, digest: str) -> Path:
+        """Where a blob is, or would be."""
+        return self._layout.blob(digest)
+
+    def document(self, digest: str) -> bytes:
+        """A small blob, checked against its digest.  Raises Corrupt."""
+        return self._layout.document(digest)
+
+    def referrers(self, image: Image, artifact_type: str = "") -> Descriptors:
+        """The artifacts about an image, of one type when it is given."""
+        with tree.reporting("read the image index"):
+            lines = self._layout.read_index()
+            return referrers.about(self._layout, lines, [image.manifest_digest], artifact_type)
+
+    def _shelves(self) -> Shelves:
+        return Shelves(self._layout, self._catalog, self._layers, self.bounds)
 
     # -- archives -------------------------------------------------------------------------------
 
