@@ -18,17 +18,18 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from proa.errors import RegistryError, Unauthorized
-from proa.image.registry.credentials import NOBODY, Credentials, Login
+from proa.image.registry.credentials import Credentials, Login
+from proa.image.registry.hosts import is_loopback
 
 CLIENT_ID = "proa"
 TOKEN_BYTES = 1 << 20
 DEFAULT_LIFE_SECONDS = 60
 LONGEST_LIFE_SECONDS = 3600
+JUST_MADE_SECONDS = 5  # another refusal of so young a token is meant
 MAXIMUM_CHALLENGES = 16
 MAXIMUM_PARAMETERS = 16
 
-# (method, url, headers, body) → status and the first TOKEN_BYTES of the body.  No redirect is
-# followed, certificates are checked as for the registry.
+# (method, url, headers, body) → status and body, of at most TOKEN_BYTES.
 Ask = Callable[[str, str, Mapping[str, str], bytes], tuple[int, bytes]]
 
 _TOKEN68 = r"[A-Za-z0-9\-._~+/]+=*"
@@ -88,7 +89,11 @@ def scope(repository: str, actions: str) -> str:
 @dataclass(frozen=True)
 class _Token:
     header: str
-    ends: float
+    life_seconds: float
+    made: float = field(default_factory=time.monotonic)
+
+    def younger(self, seconds: float) -> bool:
+        return time.monotonic() < self.made + seconds
 
 
 class Authorizer:
@@ -102,10 +107,10 @@ class Authorizer:
         self,
         credentials: Credentials,
         ask: Ask,
-        plain: Callable[[str], bool] = lambda host: False,
+        plain: Callable[[str], bool] = is_loopback,
         more: Sequence[str] = (),
     ) -> None:
-        self._credentials = credentials or NOBODY
+        self._credentials = credentials
         self._ask = ask
         self._plain = plain
         self._more = tuple(more)
@@ -113,27 +118,22 @@ class Authorizer:
         self._known: dict[tuple[str, str, str], _Token] = {}
         self.identity_token = ""  # what a token server gave in place of the password, at a login
 
-    def known(self, host: str, repository: str, actions: str) -> str:
-        """An `Authorization` that convinced this host before and still lasts, or nothing."""
-        token = self._known.get((host, repository, actions))
-        return token.header if token and token.ends > time.monotonic() else ""
+    def header_for(self, host: str, repository: str, actions: str, challenge: str) -> str:
+        """The `Authorization` for a request; empty for none.
 
-    def header_for(
-        self, host: str, repository: str, actions: str, challenges: Sequence[str], used: str = ""
-    ) -> str:
-        """The `Authorization` that answers a 401's `WWW-Authenticate` headers.
-
-        `used` is the one that was just refused: not given again.  Raises Unauthorized when there
-        is no answer, RegistryError when the token server fails.
+        `challenge` is what a 401's `WWW-Authenticate` said, empty before the first refusal: then
+        only what convinced this host before is given.  Raises Unauthorized when there is no
+        answer to it, RegistryError when the token server fails.
         """
+        key = (host, repository, actions)
+        if not challenge:
+            known = self._known.get(key)
+            return known.header if known and known.younger(known.life_seconds) else ""
         with self._guard:  # one token for all the layers that are refused together
-            known = self.known(host, repository, actions)
-            if known and known != used:
-                return known
-            token = self._answer(host, scope(repository, actions), parse(challenges))
-            if token.header == used:
-                raise self._refused(host)
-            self._known[host, repository, actions] = token
+            token = self._known.get(key)
+            if token is None or not token.younger(min(JUST_MADE_SECONDS, token.life_seconds)):
+                token = self._answer(host, scope(repository, actions), parse([challenge]))
+                self._known[key] = token
             return token.header
 
     def _answer(self, host: str, wanted: str, challenges: Sequence[Challenge]) -> _Token:
@@ -233,8 +233,7 @@ class Authorizer:
             self.identity_token = refresh
         if not isinstance(text, str) or not _VISIBLE.fullmatch(text):
             raise RegistryError(f"the token server '{realm[:100]}' answered without a token")
-        ends = time.monotonic() + 0.9 * min(life, LONGEST_LIFE_SECONDS)
-        return _Token(_bearer(text), ends)
+        return _Token(_bearer(text), 0.9 * min(life, LONGEST_LIFE_SECONDS))
 
 
 def _covers(wanted: str, asked: str) -> bool:
@@ -263,10 +262,3 @@ def basic(login: Login) -> str:
     """A Basic `Authorization` (RFC 7617)."""
     pair = f"{login.username}:{login.password}".encode()
     return f"Basic {base64.b64encode(pair).decode()}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host (no port) is this machine by any resolver's reading."""
-    return (
-        host == "localhost" or host == "::1" or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
-    )
