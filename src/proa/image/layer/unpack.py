@@ -46,17 +46,21 @@ class Unpacked:
     hides: bool
 
 
-def unpack(source: Source, root: Path, trash: Path) -> Unpacked:
-    """Unpack a plain tar into the empty directory `root`.
+def unpack(
+    source: Source, root: Path, trash: Path, accept: Callable[[Entry], bool] | None = None
+) -> Unpacked:
+    """Unpack a plain tar into the directory `root`, an empty one or one filled by us.
 
     What later members replace is moved to the directory `trash`, on the same file system.
+    `accept` may change an entry before it is made, or leave it out.
     """
     with _Unpacker(root, trash) as unpacker:
         reader = tar.Reader(source)
         for count, entry in enumerate(reader):
             if count >= MAXIMUM_ENTRIES:
                 raise Corrupt(f"the layer has more than '{MAXIMUM_ENTRIES}' entries")
-            unpacker.add(entry, reader.chunks())
+            if accept is None or accept(entry):
+                unpacker.add(entry, reader.chunks())
         return unpacker.finish()
 
 
