@@ -13,10 +13,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.support.http import ApiError
 from tests.support.instances import Api, eventually
-from tests.support.paths import ROOT, SOURCE
+from tests.support.paths import PROA, ROOT, SOURCE
 
 KERNELS = ROOT / "build" / "test-kernels"
 
@@ -77,6 +78,13 @@ class EngineProcess:
             return self.api.call("GET", "/_ping") == b"OK"
         except (OSError, ApiError):
             return False
+
+    def proa(self, *words: str, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        """`proa WORDS` against it, to the end."""
+        stdin: dict[str, Any] = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
+        return subprocess.run(
+            [PROA, *words], env=self.variables(), capture_output=True, timeout=120, **stdin
+        )
 
     def kill(self) -> None:
         """SIGKILL, as an out-of-memory killer would."""

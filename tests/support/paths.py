@@ -9,4 +9,5 @@ ROOT = Path(__file__).resolve().parents[2]
 NATIVE = Path(os.environ.get("PROA_NATIVE", ROOT / "build" / "proa-native"))
 PROBE = ROOT / "build" / "probe"
 SOURCE = ROOT / "src"
+PROA = ROOT / "bin" / "proa"
 PEERS = ROOT / "build" / "peers" / "bin"  # tools/newer.sh
