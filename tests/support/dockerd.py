@@ -56,7 +56,8 @@ def dockerd() -> Iterator[Dockerd]:
     (plugins / "docker-buildx").symlink_to(PEERS / "docker-buildx")
     command = [
         str(PEERS / "dockerd"), "--data-root", str(base / "data"),
-        "--exec-root", str(base / "exec"), "--pidfile", str(base / "pid"), "-H", f"unix://{base / 'sock'}", "--bridge=none",
+        "--exec-root", str(base / "exec"), "--pidfile", str(base / "pid"),
+        "-H", f"unix://{base / 'sock'}", "--bridge=none",
         "--iptables=false", "--ip6tables=false",
     ]  # fmt: skip
     path = f"{PEERS}:/usr/sbin:{os.environ['PATH']}"
