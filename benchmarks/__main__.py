@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import peers, rows
+from benchmarks import builds, peers, rows
 from benchmarks.measure import Row, play, summary
 from tests.support.engine import engine
 from tests.support.images import busy_image, busy_layer
@@ -24,6 +24,7 @@ from tests.support.instances import Place
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 VM_SETTINGS = {"clone": "spares = 0", "warm": "warm = true", "boot": "template = false\nspares = 0"}
+IMAGE_ROWS = (builds,)
 MEMORY_BUDGETS_KB = {"proa monitor": 300, "qemu, unused (private)": 20 * 1024}
 
 
@@ -143,6 +144,15 @@ def save(played: list[Row], absent: dict[str, str], facts: dict[str, str]) -> Pa
     return path
 
 
+def timed_rows(found: rows.Field, wanted: set[str], stack: contextlib.ExitStack) -> Iterator[Row]:
+    """Everything measured by the clock; what a row needs is made when it is wanted."""
+    yield from rows.timed_rows(found)
+    for module in IMAGE_ROWS:
+        if not wanted or wanted & module.KEYS:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="proa-rows-"))
+            yield from stack.enter_context(module.rows(found, Path(folder)))
+
+
 def main() -> int:
     """Parse, measure, print, keep."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -160,11 +170,12 @@ def main() -> int:
         print(f"vm accelerator: {facts['vm accelerator']}")
         for name, why in found.absent.items():
             print(f"{name} cannot run here: {why}", flush=True)
-        for row in rows.timed_rows(found):
-            if not wanted or row.key in wanted:
-                play(row, chosen.rounds)
-                played.append(row)
-                print("\n".join(report(row)), flush=True)
+        with contextlib.ExitStack() as stack:
+            for row in timed_rows(found, wanted, stack):
+                if not wanted or row.key in wanted:
+                    play(row, chosen.rounds)
+                    played.append(row)
+                    print("\n".join(report(row)), flush=True)
         for key, measure in (("memory", rows.container_memory), ("vm-memory", rows.vm_memory)):
             if not wanted or key in wanted:
                 played.append(measure(found))
