@@ -190,7 +190,7 @@ class Images:
     def assembly(self) -> Iterator[Assembly]:
         """Layers and images made here; what is made is kept from the collector until the end."""
         with self._layout.workspace() as work:
-            yield Assembly(self._shelves(), work)
+            yield Assembly(self.shelves(), work)
 
     def workspace(self) -> AbstractContextManager[Path]:
         """A private directory on the store's file system, gone at the end."""
@@ -201,7 +201,7 @@ class Images:
 
         Nothing holds it: use `Assembly.layer` for one that must stay.
         """
-        return find_layer(self._shelves(), diff_id)
+        return find_layer(self.shelves(), diff_id)
 
     def blob(self, digest: str) -> Path:
         """Where a blob is, or would be."""
@@ -217,7 +217,8 @@ class Images:
             lines = self._layout.read_index()
             return referrers.about(self._layout, lines, [image.manifest_digest], artifact_type)
 
-    def _shelves(self) -> Shelves:
+    def shelves(self) -> Shelves:
+        """Its parts, for what works on them: assembly, pull, push."""
         return Shelves(self._layout, self._catalog, self._layers, self.bounds)
 
     # -- archives -------------------------------------------------------------------------------
