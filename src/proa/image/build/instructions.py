@@ -3,9 +3,10 @@
 One shape for all instructions: expansion and checking are then tables over keywords.  `form` says
 where the arguments are:
 
-    exec    `arguments`: the strings of a JSON array           RUN CMD ENTRYPOINT SHELL HEALTHCHECK
+    exec    `arguments`: the strings of a JSON array           RUN CMD ENTRYPOINT SHELL HEALTHCHECK,
+                                                               COPY ADD VOLUME (words with blanks)
     shell   `arguments`: one text for the shell, or none       RUN CMD ENTRYPOINT HEALTHCHECK
-    words   `arguments`: words, split at blanks or from JSON   FROM COPY ADD EXPOSE VOLUME
+    words   `arguments`: words, split at blanks                FROM COPY ADD EXPOSE VOLUME
     text    `arguments`: one text, or none                     WORKDIR USER STOPSIGNAL MAINTAINER
     pairs   `pairs`: names and values                          ENV LABEL ARG
     trigger `arguments`: the instruction to keep, as text      ONBUILD
