@@ -1,0 +1,1 @@
+"""Images made of a distribution's packages and a few lines of configuration."""

@@ -1,0 +1,145 @@
+"""What the parts of one build from packages share, and the two things they do with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from proa.errors import BuildError
+from proa.image.assembly import Assembly, Layer
+from proa.image.build.step import Runner, Step, StepMount
+from proa.image.packages import normalise
+from proa.image.packages.spec import Spec
+from proa.image.progress import Progress
+from proa.image.progress import Step as Line
+
+PACKAGES = "/run/proa-packages"  # where a place sees the packages to install
+_SHOWN = 2000
+_CLOCK_SLACK_SECONDS = 5.0  # a guest's clock may be a little behind ours
+
+
+@dataclass(frozen=True)
+class Request:
+    """One build: the declaration, and the files beside it by their names there.
+
+    `offline`: only what an earlier build downloaded.  `isolation` is of the place in which the
+    packages' scripts run; empty means the engine's default.
+    """
+
+    spec: Spec
+    sources: Mapping[str, bytes]
+    names: tuple[str, ...] = ()
+    isolation: str = ""
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """A build under way; `workspace` is a directory of the store's file system, `cache` lasts."""
+
+    request: Request
+    assembly: Assembly
+    workspace: Path
+    cache: Path
+    runner: Runner
+    progress: Progress
+    cancel: threading.Event
+
+    @property
+    def spec(self) -> Spec:
+        """The declaration."""
+        return self.request.spec
+
+    def say(self, status: str, id: str = "") -> None:
+        """One line of progress."""
+        self.progress(Line(status, id))
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished layer; nothing in it is younger than `epoch_seconds`."""
+
+    layer: Layer
+    epoch_seconds: int
+    made_by: str
+
+
+def fresh(work: Work, name: str) -> Path:
+    """A directory with an empty upper layer, whose root is as any image's."""
+    directory = work.workspace / name
+    for path in (directory, directory / "upper", directory / "work"):
+        path.mkdir(mode=0o755)
+    return directory
+
+
+def link_packages(work: Work, name: str, found: Sequence[Path]) -> Path:
+    """A directory of just these packages, for a place to see."""
+    directory = work.workspace / name
+    directory.mkdir(mode=0o755)
+    for path in found:
+        try:
+            os.link(path, directory / path.name)
+        except OSError:
+            shutil.copyfile(path, directory / path.name)
+    return directory
+
+
+def run_script(
+    work: Work, script: str, upper: Path, layers: Sequence[Path], packages: Path
+) -> None:
+    """Run a shell script as root in a place over `layers`, changes kept in `upper`.
+
+    Raises BuildError with the end of its output when it fails.
+    """
+    variables = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
+        "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "DPKG_FORCE": "unsafe-io",
+        "DEBCONF_NONINTERACTIVE_SEEN": "true", "DEBCONF_NOWARNINGS": "yes",
+    }  # fmt: skip
+    if work.spec.epoch_seconds is not None:
+        variables["SOURCE_DATE_EPOCH"] = str(work.spec.epoch_seconds)
+    said = bytearray()
+
+    def hear(stream: int, data: bytes) -> None:
+        said.extend(data)
+        del said[:-_SHOWN]
+
+    step = Step(
+        arguments=("/bin/sh", "-ec", script),
+        environment=tuple(f"{name}={value}" for name, value in variables.items()),
+        mounts=(StepMount("bind", PACKAGES, layers=(packages,), readonly=True),),
+        network="none",
+        isolation=work.request.isolation,
+    )
+    code = work.runner.run(step, tuple(layers), upper, hear, work.cancel)
+    if code:
+        text = " ".join(bytes(said).decode(errors="replace").split())
+        raise BuildError(
+            f"installing the packages failed with exit code {code}: {text[-_SHOWN:]}",
+            step_exit=code,
+        )
+
+
+def now_seconds() -> float:
+    """The time that what packages bring is older than."""
+    return time.time() - _CLOCK_SLACK_SECONDS
+
+
+def seal(work: Work, directory: Path, began: float, floor_seconds: int, made_by: str) -> Made:
+    """Make a layer of `directory`/upper: cleaned, nothing younger than its epoch.
+
+    The epoch is the declaration's, or the newest file a package brought (never before
+    `floor_seconds`, the layer's below).
+    """
+    upper = directory / "upper"
+    normalise.clean(upper, work.spec)
+    epoch = work.spec.epoch_seconds
+    if epoch is None:
+        epoch = max(normalise.newest(upper, began), floor_seconds)
+    normalise.settle_shadow(upper, epoch)
+    return Made(work.assembly.layer_from_upper(upper, epoch), epoch, made_by)
