@@ -55,6 +55,8 @@ def _live(layout: Layout, catalog: Catalog, lines: Sequence[Named]) -> set[str] 
             digests = (line.manifest.digest, parts.config.digest, *details.diff_ids)
             live.update(digest[7:] for digest in digests)
             live.update(layer.digest[7:] for layer in parts.layers)
+            if "@" in line.name:  # pulled by this digest: of the index, when there was one
+                live.add(line.name.rpartition(":")[2])
     except ProaError:
         return None
     return live

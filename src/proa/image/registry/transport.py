@@ -23,10 +23,10 @@ from types import TracebackType
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from proa import __version__
-from proa.errors import Corrupt, RegistryError
+from proa.errors import Cancelled, Corrupt, RegistryError
 from proa.image.registry import wire
 from proa.image.registry.hosts import Hosts, Trust, is_loopback
-from proa.image.registry.wire import Patience, Route, Unreachable, clean
+from proa.image.registry.wire import Patience, Route, Terms, Unreachable, clean
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
@@ -127,17 +127,13 @@ class Answer:
 
 
 class Transport:
-    """Sends requests; safe for many threads.  `pause` waits so many seconds between attempts."""
+    """Sends requests; safe for many threads, one of which may `stop` the others."""
 
-    def __init__(
-        self,
-        hosts: Hosts,
-        patience: Patience | None = None,
-        pause: Callable[[float], object] = time.sleep,
-    ) -> None:
+    def __init__(self, hosts: Hosts, patience: Patience | None = None) -> None:
         self.hosts = hosts
         self._patience = patience or Patience()
-        self._pause = pause
+        self._stopped = threading.Event()
+        self._terms = Terms(self._patience, self._stopped)
         self._guard = threading.Lock()
         self._idle: defaultdict[Route, list[http.client.HTTPConnection]] = defaultdict(list)
         self._contexts: dict[Trust, ssl.SSLContext] = {}
@@ -150,6 +146,15 @@ class Transport:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         self.close()
+
+    def stop(self) -> None:
+        """Whoever waits for an answer, now or later, gets Cancelled."""
+        self._stopped.set()
+
+    def check(self) -> None:
+        """Raises Cancelled when it was stopped."""
+        if self._stopped.is_set():
+            raise Cancelled("stopped")
 
     def close(self) -> None:
         """Drop the connections that are kept."""
@@ -180,7 +185,7 @@ class Transport:
             except Unreachable:
                 if attempt == attempts:
                     raise
-                self._pause(self._delay(attempt))
+                self.wait(attempt)
                 continue
             if answer.status not in _PASSING or attempt == attempts:
                 return answer
@@ -190,6 +195,14 @@ class Transport:
             answer.close()
             self._pause(self._delay(attempt) if asked is None else asked)
         raise AssertionError("unreachable")
+
+    def wait(self, attempt: int) -> None:
+        """Pause after so many attempts that failed."""
+        self._pause(self._delay(attempt))
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopped.wait(seconds):
+            raise Cancelled("stopped before another attempt")
 
     def _delay(self, attempt: int) -> float:
         """Doubles with every attempt; half of it is chance, so that many do not come at once."""
@@ -233,7 +246,7 @@ class Transport:
             except Unreachable:  # it may have been closed while it was idle
                 if not request.repeat:
                     raise
-        return self._exchange(wire.connect(route, self._patience), route, request)
+        return self._exchange(wire.connect(route, self._terms), route, request)
 
     def _exchange(
         self, connection: http.client.HTTPConnection, route: Route, request: Request

@@ -11,13 +11,15 @@ import http.client
 import io
 import socket
 import ssl
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from proa.errors import RegistryError
+from proa.errors import Cancelled, RegistryError
 
 _BUFFER_BYTES = 64 << 10
+_LOOK_SECONDS = 0.5  # how often somebody who waits looks whether he shall go on
 
 
 class Unreachable(RegistryError):
@@ -42,34 +44,54 @@ class Patience:
     longest_pause_seconds: float = 60
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a connection is used under; `stopped` ends whatever waits for an answer."""
+
+    patience: Patience
+    stopped: threading.Event
+
+
 class _Watched(io.RawIOBase):
     """What a connection sends; ends in `TimeoutError` when that is too little.
 
     Only the time spent waiting counts: a reader may take its own.
     """
 
-    def __init__(self, connected: socket.socket, patience: Patience) -> None:
+    def __init__(self, connected: socket.socket, terms: Terms) -> None:
         self._held = connected.makefile("rb", buffering=0)  # the socket stays open until we close
         self._socket = connected
-        self._patience = patience
-        self._left = patience.answer_seconds
+        self._terms = terms
+        self._left = terms.patience.answer_seconds
         self._missing = 1
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        began = time.monotonic()
-        self._socket.settimeout(max(self._left, 0.001))
-        count = self._socket.recv_into(buffer)
-        self._left -= time.monotonic() - began
+        count = -1
+        while count < 0:
+            if self._terms.stopped.is_set():
+                raise Cancelled("stopped while a registry was answering")
+            count = self._receive(buffer)
         self._missing -= count
         if self._missing <= 0:
-            self._left = self._patience.interval_seconds
-            self._missing = self._patience.minimum_bytes
-        elif self._left <= 0:
-            raise TimeoutError("it sends too slowly")
+            self._left = self._terms.patience.interval_seconds
+            self._missing = self._terms.patience.minimum_bytes
         return count
+
+    def _receive(self, buffer: Any) -> int:
+        """How many bytes came; -1 for none yet."""
+        began = time.monotonic()
+        self._socket.settimeout(max(min(self._left, _LOOK_SECONDS), 0.001))
+        try:
+            return self._socket.recv_into(buffer)
+        except TimeoutError:
+            return -1
+        finally:
+            self._left -= time.monotonic() - began
+            if self._left <= 0 < self._missing:
+                raise TimeoutError("it sends too slowly")
 
     def close(self) -> None:
         self._held.close()
@@ -79,10 +101,10 @@ class _Watched(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     """A response read through `_Watched`."""
 
-    def __init__(self, patience: Patience, sock: socket.socket, **options: Any) -> None:
+    def __init__(self, terms: Terms, sock: socket.socket, **options: Any) -> None:
         super().__init__(sock, **options)
         self.fp.close()
-        self.fp = io.BufferedReader(_Watched(sock, patience), _BUFFER_BYTES)
+        self.fp = io.BufferedReader(_Watched(sock, terms), _BUFFER_BYTES)
 
 
 @dataclass(frozen=True)
@@ -96,10 +118,10 @@ class Route:
     context: ssl.SSLContext | None = None
 
 
-def connect(route: Route, patience: Patience) -> http.client.HTTPConnection:
+def connect(route: Route, terms: Terms) -> http.client.HTTPConnection:
     """A new connection, made now.  Raises Unreachable, NotTls or RegistryError."""
-    made = _connection(route, patience)
-    setattr(made, "response_class", functools.partial(_Response, patience))  # noqa: B010
+    made = _connection(route, terms.patience)
+    setattr(made, "response_class", functools.partial(_Response, terms))  # noqa: B010
     where = f"'{route.host}:{route.port}'"
     try:
         made.connect()

@@ -1,0 +1,163 @@
+"""One layer on its way into the store: read, checked, kept and unpacked in one pass."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from proa.errors import Corrupt, NoSpace
+from proa.image.assembly import Shelves
+from proa.image.layer import unpacked
+from proa.image.layer.stream import Hashed, decompressed
+from proa.image.layer.unpack import Unpacked
+from proa.image.manifest import Descriptor
+from proa.image.progress import Progress, Step
+from proa.image.registry import partial
+from proa.image.registry.blobs import CHUNK, Blob
+from proa.image.registry.client import Registry
+from proa.image.registry.partial import Half
+
+_TOLD_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Where layers come from."""
+
+    registry: Registry
+    repository: str
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether another than the registry itself may give them."""
+        return len(self.registry.endpoints) > 1
+
+    def blob(self, layer: Descriptor, mirrored: bool) -> Blob:
+        """The layer as a stream."""
+        return Blob(self.registry, self.repository, layer, mirrored)
+
+
+class _Kept:
+    """What of a blob was there already, then the rest, which is added to it."""
+
+    def __init__(self, blob: Blob, half: Half, told: Callable[[int], None]) -> None:
+        self._blob = blob
+        self._half = half
+        self._told = told
+
+    def read(self, size: int, /) -> bytes:
+        data = self._half.again(size)
+        if data:
+            self._blob.skip(data)
+        else:
+            data = self._blob.read(size)
+            self._half.add(data)
+        self._told(self._blob.offset)
+        return data
+
+
+class Taker:
+    """Takes layers into a store; safe for many threads.
+
+    What it took or found is kept from the collector as long as the workspace `work` lasts.
+    """
+
+    def __init__(self, shelves: Shelves, work: Path, progress: Progress) -> None:
+        self._shelves = shelves
+        self._layout = shelves.layout
+        self._work = work
+        self._progress = progress
+        self.folder = partial.directory(shelves.layout.root)
+
+    def has(self, diff_id: str, layer: Descriptor) -> bool:
+        """Whether the store has the layer, unpacked and as this very blob; then it is held."""
+        with self._layout.lock():
+            facts = unpacked.facts_at(self._layout.layer(diff_id))
+            there = facts is not None and self._layout.has_blob(layer)
+            if there:
+                self._layout.hold(self._work, (diff_id, layer.digest))
+        if facts is None or not there:
+            return False
+        if layer.digest != facts.digest and layer.digest != diff_id:
+            unpacked.verify(self._layout.blob(layer.digest), diff_id, self._shelves.bounds)
+        return True
+
+    def found(self, diff_id: str, layer: Descriptor) -> bool:
+        """The same, and says so."""
+        there = self.has(diff_id, layer)
+        short = layer.digest[7:19]
+        self._progress(Step("Already exists" if there else "Pulling fs layer", short))
+        return there
+
+    def take(self, fetch: Fetch, diff_id: str, layer: Descriptor) -> None:
+        """Have the layer in the store: from a registry, unless another was quicker."""
+        short = layer.digest[7:19]
+        with partial.claimed(self.folder, layer.digest, fetch.registry.transport.check) as half:
+            if self.has(diff_id, layer):
+                self._progress(Step("Already exists", short))
+                return
+            for mirrored in (True, False):
+                try:
+                    self._take(fetch.blob(layer, mirrored), half, diff_id, layer)
+                    break
+                except (Corrupt, NoSpace, OSError) as error:
+                    again = isinstance(error, Corrupt) and (half.resumed or fetch.mirrored)
+                    half.empty()
+                    if not mirrored or not again:
+                        raise
+        self._progress(Step("Pull complete", short))
+
+    def _take(self, blob: Blob, half: Half, diff_id: str, layer: Descriptor) -> None:
+        made = self._work / secrets.token_hex(8)
+        with closing(blob):
+            kept = _Kept(blob, half, self._teller(layer))
+            with decompressed(kept, self._shelves.bounds) as unfolded:
+                plain = Hashed(unfolded)
+                facts = self._unpack(plain, diff_id, made)
+            while kept.read(CHUNK):
+                pass
+        if plain.digest != diff_id:
+            raise Corrupt(
+                f"layer '{diff_id[7:19]}' has digest '{plain.digest}' but '{diff_id}' was promised"
+            )
+        self._publish(half, made, facts, (diff_id, layer))
+
+    def _unpack(self, plain: Hashed, diff_id: str, made: Path) -> Unpacked | None:
+        """Unpack, or only hash what the store has from another blob."""
+        if self._layout.layer(diff_id).exists():
+            plain.drain()
+            return None
+        return unpacked.unpack_stream(plain, made)
+
+    def _publish(
+        self, half: Half, made: Path, facts: Unpacked | None, key: tuple[str, Descriptor]
+    ) -> None:
+        diff_id, layer = key
+        short = layer.digest[7:19]
+        self._progress(Step("Verifying Checksum", short))
+        self._progress(Step("Download complete", short))
+        self._progress(Step("Extracting", short, layer.size, layer.size))
+        if facts is not None:
+            unpacked.write_facts(made, facts, layer)
+        with self._layout.lock():
+            self._layout.hold(self._work, (diff_id, layer.digest))
+            if facts is not None:
+                self._layout.move_in(made, self._layout.layer(diff_id))
+            self._layout.move_in(half.path, self._layout.blob(layer.digest))
+
+    def _teller(self, layer: Descriptor) -> Callable[[int], None]:
+        """Tells how far a download is, now and then."""
+        last = 0.0
+
+        def told(offset: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last > _TOLD_SECONDS:
+                last = now
+                self._progress(Step("Downloading", layer.digest[7:19], offset, layer.size))
+
+        return told
