@@ -112,7 +112,7 @@ static int builtin_pause(int argc, char **argv)
 int builtin_run(int argc, char **argv)
 {
 	static const struct { const char *name; int minimum; int (*run)(int argc, char **argv); } table[] = {
-		{ "pause", 1, builtin_pause }, { "procs", 1, builtin_procs }, { "read", 2, builtin_read },
+		{ "changes", 2, builtin_changes }, { "pause", 1, builtin_pause }, { "procs", 1, builtin_procs }, { "read", 2, builtin_read },
 		{ "stat", 2, builtin_stat }, { "tree-in", 2, builtin_tree_in },
 		{ "tree-out", 2, builtin_tree_out },
 	};

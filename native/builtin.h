@@ -8,6 +8,7 @@
 
 #define RECORD_HARDLINK 1u
 #define RECORD_MISSING 2u
+#define RECORD_XATTR 4u
 
 struct record {                 /* little-endian, as it travels */
 	uint32_t path_length, link_length;
@@ -25,6 +26,7 @@ int record_end(int error);
 struct stat;
 struct record record_of(const struct stat *facts);
 
+int builtin_changes(int argc, char **argv);
 int builtin_tree_out(int argc, char **argv);
 int builtin_tree_in(int argc, char **argv);
 int builtin_stat(int argc, char **argv);

@@ -1,4 +1,4 @@
-/* The builtins `tree-out` and `stat`: files as records. */
+/* The builtins `tree-out`, `changes` and `stat`: files as records. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -7,13 +7,16 @@
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "builtin.h"
 #include "verbs.h"
 
 static char block[65536];
+static bool with_attributes;
 
 /* A file with several names: the first one seen carries the content. */
 struct inode {
@@ -79,6 +82,34 @@ static int send_link(int directory, const char *name, const char *path, struct r
 	return record_write(record, path, target);
 }
 
+/* The extended attributes of an open file, each as a record of its own. */
+static int send_open_attributes(int file, const char *path)
+{
+	static char names[65536], value[65536];         /* XATTR_LIST_MAX, XATTR_SIZE_MAX */
+	ssize_t length = flistxattr(file, names, sizeof names);
+	if (length < 0)
+		return errno == ENOTSUP ? 0 : -1;
+	for (char *name = names; name < names + length; name += strlen(name) + 1) {
+		ssize_t size = fgetxattr(file, name, value, sizeof value);
+		if (size < 0)
+			return -1;
+		struct record record = { .flags = RECORD_XATTR, .size = (uint64_t)size };
+		if (record_write(&record, path, name) < 0)
+			return -1;
+		fwrite(value, (size_t)size, 1, stdout);
+	}
+	return ferror(stdout) ? -1 : 0;
+}
+
+/* They come ahead of what they belong to, as in a tar. */
+static int send_attributes(int directory, const char *name, const char *path)
+{
+	if (!with_attributes)
+		return 0;
+	int file = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	return file < 0 ? -1 : close_with(file, send_open_attributes(file, path));
+}
+
 static int send_entry(int directory, const char *name, char *path);
 
 /* What the kernel makes up has no content worth copying. */
@@ -126,7 +157,7 @@ static int send_file(int directory, const char *name, const char *path, struct r
 		record->size = 0;
 		return record_write(record, path, first);
 	}
-	if (record_write(record, path, "") < 0)
+	if (send_attributes(directory, name, path) < 0 || record_write(record, path, "") < 0)
 		return -1;
 	return send_content(directory, name, record->size);
 }
@@ -144,6 +175,8 @@ static int send_entry(int directory, const char *name, char *path)
 		return send_link(directory, name, path, &record);
 	if (S_ISREG(facts.st_mode))
 		return send_file(directory, name, path, &record, &facts);
+	if (S_ISDIR(facts.st_mode) && send_attributes(directory, name, path) < 0)
+		return -1;
 	if (record_write(&record, path, "") < 0)
 		return -1;
 	return S_ISDIR(facts.st_mode) ? send_children(directory, name, path) : 0;
@@ -177,6 +210,31 @@ int builtin_tree_out(int argc, char **argv)
 		return record_end(errno);
 	snprintf(path, sizeof path, "%s", name);
 	int result = send_entry(directory, name, path);
+	return record_end(result < 0 ? errno : 0);
+}
+
+/* A mount of a disk that is in no namespace, so that it ends with us; one already mounted is shared. */
+static int open_disk(const char *device)
+{
+	int tree = -1, fs = fsopen("ext4", FSOPEN_CLOEXEC);
+	if (fs < 0)
+		return -1;
+	if (fsconfig(fs, FSCONFIG_SET_STRING, "source", device, 0) == 0
+	    && fsconfig(fs, FSCONFIG_SET_FLAG, "noinit_itable", NULL, 0) == 0
+	    && fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+		tree = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV);
+	return close_with(fs, tree);
+}
+
+int builtin_changes(int argc, char **argv)
+{
+	(void)argc;
+	char path[PATH_MAX] = ".";
+	int disk = open_disk(argv[1]);
+	if (disk < 0)
+		return record_end(errno);
+	with_attributes = true;
+	int result = send_entry(disk, "upper", path);
 	return record_end(result < 0 ? errno : 0);
 }
 

@@ -31,13 +31,16 @@ static void tell_exit(struct stream *stream, bool oom)
 	tell_all(&frame, &stream->exit);
 }
 
-/* A process is over; with the main process everything is. */
+/* A process is over; with the main process everything is, or only the claim to outlive the engines. */
 static void exited(struct stream *stream, const struct exit_report *report, bool oom, const char *error)
 {
 	stream->exit = *report;
 	if (stream->id == MAIN && monitor.launched && !monitor.ended) {
-		record_exit(report, oom, error);
-		monitor_end();
+		monitor.launched = !monitor.stay;
+		if (!monitor.stay)
+			record_exit(report, oom, error);
+		if (!monitor.stay || !monitor.engines)
+			monitor_end();
 	}
 	tell_exit(stream, oom);
 	stream_release(stream);
@@ -48,6 +51,7 @@ void guest_died(void)
 {
 	struct exit_report report = { 128 + SIGKILL, SIGKILL, now_ns() };
 	struct stream *next;
+	monitor.stay = false;
 	for (struct stream *stream = stream_first(); stream; stream = next) {
 		next = stream->next;
 		if (!stream->local && stream->id > MAIN && stream->state == STREAM_RUNNING)

@@ -162,8 +162,10 @@ static void ask(struct engine *engine, const struct frame *frame, char *payload,
 	}
 	if (frame->type == F_LAUNCH)
 		stream->logged = frame->flags & LAUNCH_LOG;
-	if (frame->type == F_LAUNCH && frame->id == MAIN)
+	if (frame->type == F_LAUNCH && frame->id == MAIN) {
 		monitor.launched = true;
+		monitor.stay = frame->flags & LAUNCH_STAY;
+	}
 	forward(local, frame, payload, fds, fd_count);
 }
 

@@ -28,6 +28,7 @@ struct monitor {
 	bool greeted;                   /* the guest has said HELLO */
 	bool met;                       /* an engine has connected */
 	bool launched;                  /* the main process was, or is being */
+	bool stay;                      /* the main process's end is not the end: its files are still wanted */
 	bool ended;                     /* the main process is over: flush and go */
 	bool killed;
 	const char *reason;             /* why the vm died */

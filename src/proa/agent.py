@@ -62,6 +62,7 @@ class Launch(IntFlag):
     TTY = 2
     LOG = 4
     JOIN = 8
+    STAY = 16
     LOCAL = 0x80
 
 

@@ -397,8 +397,8 @@ class Exec(Step):
 class Builtin(Step):
     """Run one of the native program's own commands instead of a file of the image.  Ends the plan.
 
-    `tree-out PATH`, `tree-in PATH`, `stat PATH`, `procs`, `read PATH...`, `pause`:
-    see docs/protocol.md.
+    `tree-out PATH`, `tree-in PATH`, `changes DEVICE`, `stat PATH`, `procs`, `read PATH...`,
+    `pause`: see docs/protocol.md.
     """
 
     verb: ClassVar[str] = "builtin"

@@ -35,11 +35,18 @@ class Rootfs(Protocol):
 
 @dataclass(frozen=True)
 class Share:
-    """A host directory or file that appears at `target` inside."""
+    """A host directory or file that appears at `target` inside.
+
+    With `layers` (topmost first) it is those, merged; `source` then holds `upper` and `work` for
+    what is written, unless it is read-only.  `inner` is what of it appears: a relative path
+    without links, empty for all.
+    """
 
     source: Path
     target: str
     readonly: bool = False
+    layers: tuple[Path, ...] = ()
+    inner: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class Launch:
     hold: tuple[int, ...] = ()  # descriptors the monitor keeps open for the instance's lifetime
     sysctls: tuple[tuple[str, str], ...] = ()
     remove: bool = False  # the writable layer is thrown away at the end
+    once: bool = False  # for one command: nothing is kept ready for a next, nor written durably
     idle: bool = False  # only for work on its files, with nothing of the engine's over them
 
 

@@ -31,6 +31,7 @@ from proa.errors import (
 from proa.host import files
 from proa.isolation.base import Running
 from proa.resources import Launch, Link, Share
+from proa.spec import Spec
 
 KILL_PATIENCE_SECONDS = 10.0
 
@@ -116,7 +117,7 @@ def _launch(core: Core, instance: Instance, running: Running, links: tuple[Link,
         flags |= Flag.TTY
     if spec.process.stdin:
         flags |= Flag.STDIN
-    steps = compile.main_plan(spec, sources, core_files(core, instance, links))
+    steps = compile.main_plan(spec, sources, core_files(core, instance.spec, links))
     try:
         waiting, instance.waiting = instance.waiting, []
         for attachment in waiting:
@@ -210,9 +211,8 @@ def _make_source(source: Path) -> None:
         raise Invalid(f"cannot make bind source '{source}': {error.strerror}") from error
 
 
-def core_files(core: Core, instance: Instance, links: tuple[Link, ...]) -> compile.Files:
+def core_files(core: Core, spec: Spec, links: tuple[Link, ...]) -> compile.Files:
     """The contents of /etc/hosts, /etc/hostname and /etc/resolv.conf."""
-    spec = instance.spec
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
     lines += [f"{address}\t{name}" for name, address in spec.extra_hosts]
     lines += [f"{link.address.partition('/')[0]}\t{spec.hostname}" for link in links]

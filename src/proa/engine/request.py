@@ -48,7 +48,7 @@ def merge(body: Any, image: Mapping[str, Any], instance_id: str) -> Spec:
     defaults = Fields(image, "image")
     spec = Spec(
         image=config.text("Image"),
-        isolation=_isolation(host.text("Isolation")),
+        isolation=isolation_name(host.text("Isolation")),
         process=_process(config, defaults),
         hostname=_hostname(config.text("Hostname") or instance_id[:12]),
         network=_network(config, host),
@@ -59,7 +59,7 @@ def merge(body: Any, image: Mapping[str, Any], instance_id: str) -> Spec:
         labels={**defaults.texts("Labels"), **config.texts("Labels")},
         sysctls=_sysctls(host),
         rlimits=tuple(_rlimit(item) for item in host.objects("Ulimits")),
-        extra_hosts=tuple(_extra_host(item) for item in host.strings("ExtraHosts")),
+        extra_hosts=tuple(extra_host(item) for item in host.strings("ExtraHosts")),
         nameservers=host.strings("Dns"),
         shm_bytes=host.integer("ShmSize") or Spec.shm_bytes,
         stop_signal=config.text("StopSignal") or defaults.text("StopSignal") or "SIGTERM",
@@ -82,7 +82,8 @@ def _refuse_unsupported(body: Any) -> None:
         raise Unsupported(f"restart policy '{policy}' is not supported yet")
 
 
-def _isolation(name: str) -> str:
+def isolation_name(name: str) -> str:
+    """The isolation meant by a name; Docker's default is ours too."""
     return {"": "container", "default": "container"}.get(name, name)
 
 
@@ -310,7 +311,8 @@ def _rlimit(item: Fields) -> tuple[str, int, int]:
     return item.text("Name"), item.integer("Soft"), item.integer("Hard")
 
 
-def _extra_host(text: str) -> tuple[str, str]:
+def extra_host(text: str) -> tuple[str, str]:
+    """Name and address of an `--add-host`.  Raises Invalid."""
     name, _, address = text.partition(":")
     if not name or not address or any(c.isspace() for c in text):
         raise Invalid(f"invalid extra host '{text}'", hint="use NAME:ADDRESS")

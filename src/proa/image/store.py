@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from proa.errors import Conflict, Invalid, ProaError
-from proa.image import archive, changes, garbage, reference, referrers, rootfs, save, staging, views
+from proa.image import (
+    archive,
+    changes,
+    garbage,
+    manifest,
+    reference,
+    referrers,
+    rootfs,
+    save,
+    staging,
+    views,
+)
 from proa.image.assembly import Assembly, Layer, Shelves, find_layer
 from proa.image.catalog import Catalog, Image, normalised
 from proa.image.disk import Disks
@@ -117,6 +128,16 @@ class Images:
         """A writable layer for one instance over this image, seeded in `directory`."""
         with tree.reporting(f"make the writable layer in '{directory}'"):
             return rootfs.seed(image.id, self.layers(image), directory, lambda: self.disk(image))
+
+    def stacked(self, layers: Sequence[Path], directory: Path) -> ImageRootfs:
+        """Unpacked layers of this store, topmost first, below the `upper` in `directory`.
+
+        Its disk is an image's when one has just these layers, else of their own.
+        """
+        chain = tuple(f"sha256:{layer.parent.name}" for layer in reversed(layers))
+        same = (image.id for image in self.all() if tuple(image.diff_ids) == chain)
+        key = next(same, None) or manifest.digest_of(" ".join(chain).encode())
+        return ImageRootfs(key, tuple(layers), directory, lambda: self._disks.disk(key, layers))
 
     # -- naming and removing --------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class Features:
     live_memory_update: bool
     live_cpu_update: bool
     processes_visible_to_host: bool
+    changes: str = ""  # empty: the rootfs's `upper` has them; else a disk for the builtin `changes`
 
 
 class Running(Protocol):

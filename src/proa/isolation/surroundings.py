@@ -1,5 +1,6 @@
 """What every place looks like inside, container or vm: kept once, so that both stay alike."""
 
+SHARES = "/dev/.shares"  # below /dev, which moves into the new root together with it
 READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 LINKS = (  # target, name below /dev
     ("/proc/self/fd", "fd"),

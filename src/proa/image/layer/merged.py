@@ -10,9 +10,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from proa.errors import Invalid
 from proa.image.layer import tree
 
 OPAQUE = "trusted.overlay.opaque"
+MAXIMUM_LINKS = 40  # as the kernel has it
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,73 @@ class Merged:
 
     def __exit__(self, *_: object) -> None:
         self._close.close()
+
+    def lookup(self, path: bytes) -> Name | None:
+        """What a relative path without links in its parents names; of layers nobody changes."""
+        having: Sequence[int] = range(self.count)
+        found: Name | None = None
+        end = -1
+        while end < len(path):
+            end = path.find(b"/", end + 1) % (len(path) + 1)
+            found = self._of(path[:end], having)
+            if found is None or not stat.S_ISDIR(found.status.st_mode):
+                return found if end == len(path) else None
+            having = found.layers
+        return found
+
+    def _of(self, path: bytes, having: Sequence[int]) -> Name | None:
+        found: Name | None = None
+        for layer in having:
+            try:
+                status = os.stat(path, dir_fd=self._roots[layer], follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if is_whiteout(status):
+                break
+            directory = stat.S_ISDIR(status.st_mode)
+            if found is None:
+                found = Name(status, [layer])
+            elif directory:
+                found.layers.append(layer)
+            if not directory or self._is_opaque(layer, path):
+                break
+        return found
+
+    def _is_opaque(self, layer: int, path: bytes) -> bool:
+        fd = tree.open_directory(self._roots[layer], path)
+        try:
+            return is_opaque(fd)
+        finally:
+            os.close(fd)
+
+    def resolve(self, path: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+        """The real path of what is there of a path, links followed below the root, and the names
+        that are missing.  Raises Invalid for too many links.
+        """
+        here: list[bytes] = []
+        ahead = path.split(b"/")[::-1]
+        links = 0
+        while ahead:
+            part = ahead.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                del here[-1:]
+                continue
+            found = self.lookup(b"/".join([*here, part]))
+            if found is None:
+                missing = [item for item in [part, *ahead[::-1]] if item not in (b"", b".", b"..")]
+                return b"/".join(here), tuple(missing)
+            if not stat.S_ISLNK(found.status.st_mode):
+                here.append(part)
+                continue
+            links += 1
+            if links > MAXIMUM_LINKS:
+                raise Invalid(f"too many links in '{os.fsdecode(path)}'")
+            target = os.readlink(b"/".join([*here, part]), dir_fd=self._roots[found.layers[0]])
+            here = [] if target.startswith(b"/") else here
+            ahead += target.split(b"/")[::-1]
+        return b"/".join(here), ()
 
     @contextmanager
     def directory(self, path: bytes, layers: Sequence[int]) -> Iterator[Directory]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from proa.errors import Corrupt, Unsupported
@@ -37,23 +37,34 @@ _REVISION_MASK, _REVISION_2, _REVISION_3 = 0xFF000000, 0x02000000, 0x03000000
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def pack(root: Path, sink: Sink, epoch_seconds: int | None = None) -> None:
+def pack(
+    root: Path,
+    sink: Sink,
+    epoch_seconds: int | None = None,
+    *,
+    omit: Container[bytes] = (),
+) -> None:
     """Write an overlayfs upper directory as an OCI layer tar; times after the epoch become it.
 
-    Whiteouts become `.wh.` names.  Left out are sockets and overlayfs's own attributes.  Raises
+    Whiteouts become `.wh.` names.  Left out are sockets, overlayfs's own attributes and the
+    relative paths in `omit` with what is below them.  Raises
     Unsupported for what a layer cannot express, OSError when the tree cannot be read.
     """
-    _pack((root,), sink, epoch_seconds, marks=True)
+    _pack((root,), _Packer(Writer(sink), epoch_seconds, omit, marks=True))
 
 
-def pack_merged(layers: Sequence[Path], sink: Sink, epoch_seconds: int | None = None) -> None:
+def pack_merged(
+    layers: Sequence[Path],
+    sink: Sink,
+    epoch_seconds: int | None = None,
+    *,
+    omit: Container[bytes] = (),
+) -> None:
     """Write the file system that these layers (topmost first) give as one plain tar."""
-    _pack(layers, sink, epoch_seconds, marks=False)
+    _pack(layers, _Packer(Writer(sink), epoch_seconds, omit, marks=False))
 
 
-def _pack(layers: Sequence[Path], sink: Sink, epoch_seconds: int | None, *, marks: bool) -> None:
-    writer = Writer(sink)
-    packer = _Packer(writer, epoch_seconds, marks=marks)
+def _pack(layers: Sequence[Path], packer: _Packer) -> None:
     with Merged(layers) as files:
         pending: list[tuple[bytes, Sequence[int]]] = [(b"", range(files.count))]
         while pending:
@@ -64,12 +75,15 @@ def _pack(layers: Sequence[Path], sink: Sink, epoch_seconds: int | None, *, mark
             except FileNotFoundError:  # of a running instance
                 continue
             pending += reversed(below)
-    writer.finish()
+    packer.writer.finish()
 
 
 class _Packer:
-    def __init__(self, writer: Writer, epoch_seconds: int | None, *, marks: bool) -> None:
-        self._writer = writer
+    def __init__(
+        self, writer: Writer, epoch_seconds: int | None, omit: Container[bytes], *, marks: bool
+    ) -> None:
+        self.writer = writer
+        self._omit = omit
         self._epoch_ns = None if epoch_seconds is None else epoch_seconds * _SECOND_NS
         self._marks = marks
         self._first_names: dict[tuple[int, int], bytes] = {}
@@ -81,7 +95,7 @@ class _Packer:
         status = os.fstat(directory.top)
         entry = self._entry(path + b"/" if path else b"./", status)
         entry.xattrs = _xattrs(directory.top)
-        self._writer.add(entry)
+        self.writer.add(entry)
         before = path + b"/" if path else b""
         if self._marks:
             self._add_marks(before, directory, entry.mtime_ns)
@@ -90,6 +104,8 @@ class _Packer:
             if self._marks and name.startswith(WHITEOUT):
                 shown = os.fsdecode(before + name)
                 raise Unsupported(f"a layer cannot have a file of the name '/{shown}'")
+            if before + name in self._omit:
+                continue
             if stat.S_ISDIR(found.status.st_mode):
                 below.append((before + name, found.layers))
             else:
@@ -102,7 +118,7 @@ class _Packer:
         marks = [OPAQUE_WHITEOUT] if directory.opaque and before else []
         marks += [WHITEOUT + name for name in sorted(directory.hidden)]
         for mark in marks:
-            self._writer.add(Entry(before + mark, tar.FILE, 0, 0, 0, 0, mtime_ns))
+            self.writer.add(Entry(before + mark, tar.FILE, 0, 0, 0, 0, mtime_ns))
 
     def _leaf(self, parent: int, name: bytes, path: bytes, status: os.stat_result) -> None:
         kind = stat.S_IFMT(status.st_mode)
@@ -113,7 +129,7 @@ class _Packer:
             first = self._first_names.setdefault((status.st_dev, status.st_ino), path)
             if first is not path:
                 entry.kind, entry.link = tar.HARDLINK, first
-                self._writer.add(entry)
+                self.writer.add(entry)
                 return
         try:
             if kind == stat.S_IFREG:
@@ -123,7 +139,7 @@ class _Packer:
                 entry.link = os.readlink(name, dir_fd=parent)
         except FileNotFoundError:  # of a running instance
             return
-        self._writer.add(entry)
+        self.writer.add(entry)
 
     def _file(self, parent: int, name: bytes, entry: Entry, status: os.stat_result) -> None:
         fd = os.open(name, _OPEN_FILE, dir_fd=parent)
@@ -132,7 +148,7 @@ class _Packer:
             if not os.path.samestat(status, os.fstat(fd)):
                 return
             entry.size = status.st_size
-            self._writer.add(entry, _content(fd, entry.size))
+            self.writer.add(entry, _content(fd, entry.size))
         finally:
             os.close(fd)
 

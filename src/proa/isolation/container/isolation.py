@@ -17,6 +17,7 @@ from proa.host import features, mounts, netlink
 from proa.host.cgroup import Usage
 from proa.isolation.base import Features, Running
 from proa.isolation.places import Place, Places
+from proa.isolation.surroundings import SHARES
 from proa.plan import Step
 from proa.resources import Launch, Link, Share, Sources
 from proa.spec import Limits
@@ -118,22 +119,33 @@ def _sources(place: Place, launch: Launch) -> Sources:
         opened.callback(os.close, idmap)
         made: list[int] = []
         try:
-            made.append(mounts.layered(launch.rootfs.layers, launch.rootfs.upper, idmap))
+            rootfs, once = launch.rootfs, launch.once
+            made.append(mounts.layered(rootfs.layers, rootfs.upper, idmap, volatile=once))
             made.extend(share_mount(share, idmap) for share in launch.shares)
         except BaseException:
             for descriptor in made:
                 os.close(descriptor)
             raise
+    before = [step for link in launch.links for step in link_steps(link)]
+    shares = [f"fd:{n + 1}" for n in range(len(launch.shares))]
+    for number, share in enumerate(launch.shares):
+        if share.inner:
+            before.append(plan.Attach(shares[number], f"{SHARES}/{number}"))
+            shares[number] = f"{SHARES}/{number}/{share.inner}"
+    hidden = any(share.inner for share in launch.shares)
     return Sources(
         root="fd:0",
-        shares=tuple(f"fd:{n + 1}" for n in range(len(launch.shares))),
-        before=tuple(step for link in launch.links for step in link_steps(link)),
+        shares=tuple(shares),
+        before=tuple(before),
+        after=(plan.Mask(SHARES),) if hidden else (),
         descriptors=tuple(made),
     )
 
 
 def share_mount(share: Share, idmap: int) -> int:
     """A detached mount of a share whose files show the ids they have on disk."""
+    if share.layers:
+        return mounts.layered(share.layers, None if share.readonly else share.source, idmap)
     descriptor = mounts.open_tree(share.source, recursive=True)
     try:
         mounts.set_attributes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proa import capabilities, plan
 from proa.agent import Launch as Flag
-from proa.isolation.surroundings import LINKS, READONLY
+from proa.isolation.surroundings import LINKS, READONLY, SHARES
 from proa.plan import Step
 from proa.resources import Link, Share, Sources
 from proa.spec import Limits
@@ -13,7 +13,6 @@ INTERFACE = "eth0"
 CGROUPS = "/sys/fs/cgroup"
 PLACE_CGROUP = f"{CGROUPS}/place"
 DEVICES, IMAGE, DISK, ROOT = "/mnt/devices", "/mnt/image", "/mnt/disk", "/mnt/root"
-SHARES = "/dev/.shares"  # below /dev, which moves into the new root together with it
 SHARE_OPTIONS = "trans=virtio,version=9p2000.L,msize=1048576,cache=mmap,access=client"
 NODES = (
     ("null", 1, 3),
@@ -182,7 +181,10 @@ def sources(
             plan.Route(link.gateway),
         ]
     after.append(plan.Cover("/etc/machine-id", "0444", machine_id + "\n"))
-    paths = tuple(f"{SHARES}/{number}" for number in range(len(shares)))
+    paths = tuple(
+        f"{SHARES}/{number}" + (f"/{share.inner}" if share.inner else "")
+        for number, share in enumerate(shares)
+    )
     return Sources(
         root="/" if mounted else ROOT, shares=paths, before=tuple(before), after=tuple(after)
     )

@@ -58,6 +58,7 @@ class Vms:
         live_memory_update=True,
         live_cpu_update=True,
         processes_visible_to_host=False,
+        changes="/dev/vdb",
     )
 
     def __init__(
@@ -92,6 +93,14 @@ class Vms:
         """Make now what the first start would: kernel, accelerator, the usual templates."""
         for network in (True, False):
             self._templates.get(self._machine(Limits(), network))
+
+    def kernel(self) -> guest.Kernel:
+        """The guest's kernel with its extras, for disks that boot without Proa."""
+        self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        kernels, configured = self._root / "kernels", self._settings.kernel
+        with files.Lock(self._root / "lock"):
+            found = guest.find(kernels, configured, self._progress)
+            return guest.complete(found, configured, self._progress)
 
     def start(self, launch: Launch) -> Running:
         """Clone a template, or boot when there is none for the shape; init has answered then."""
@@ -195,7 +204,7 @@ class Vms:
     def _prepare_next(self, launch: Launch, machine: qemu.Machine) -> None:
         """In the background: the image's template, spares of it."""
         ready, image = self._ready(), launch.rootfs.disk()
-        if not self._settings.image_templates:
+        if not self._settings.image_templates or launch.once:
             return
         template = self._images.get(machine, launch.rootfs.image_id)
         if template is not None:
