@@ -26,7 +26,7 @@
 static struct agent agent;
 static struct channel channel;
 
-static _Noreturn void power_off(void)
+_Noreturn void init_power_off(void)
 {
 	sync();
 	reboot(RB_POWER_OFF);
@@ -34,12 +34,11 @@ static _Noreturn void power_off(void)
 		pause();
 }
 
-/* One line on the console, then the end: a guest without init is of no use. */
-static _Noreturn void fatal(const char *what, const char *argument)
+_Noreturn void init_fatal(const char *what, const char *argument)
 {
 	int error = errno, kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 	dprintf(kmsg < 0 ? 2 : kmsg, "<2>proa init: %s '%s': %s\n", what, argument, strerror(error));
-	power_off();
+	init_power_off();
 }
 
 /* ---- the machine ------------------------------------------------------------------------------- */
@@ -50,7 +49,7 @@ static void leave_first_root(void)
 {
 	if (mount("/", "/mnt", NULL, MS_BIND, NULL) < 0 || chdir("/mnt") < 0
 	    || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
-		fatal("cannot leave", "the first root");
+		init_fatal("cannot leave", "the first root");
 }
 
 static void mount_kernel_trees(void)
@@ -60,7 +59,7 @@ static void mount_kernel_trees(void)
 	};
 	for (size_t i = 0; i < sizeof trees / sizeof trees[0]; i++)
 		if (mount(trees[i].kind, trees[i].target, trees[i].kind, 0, NULL) < 0 && errno != EBUSY)
-			fatal("cannot mount", trees[i].target);
+			init_fatal("cannot mount", trees[i].target);
 }
 
 /* A kernel without a console starts init with nothing open. */
@@ -74,11 +73,13 @@ static void open_stdio(void)
 		close(fd);
 }
 
+/* A driver of another hypervisor's devices refuses: a line with a dash in front says it may. */
 static void load_module(const char *path)
 {
-	int file = open(path, O_RDONLY | O_CLOEXEC);
-	if (file < 0 || (syscall(SYS_finit_module, file, "", 0) < 0 && errno != EEXIST))
-		fatal("cannot load the module", path);
+	bool optional = *path == '-';
+	int file = open(path + optional, O_RDONLY | O_CLOEXEC);
+	if (file < 0 || (syscall(SYS_finit_module, file, "", 0) < 0 && errno != EEXIST && !optional))
+		init_fatal("cannot load the module", path);
 	close(file);
 }
 
@@ -90,7 +91,7 @@ static void load_modules(void)
 	if (!list && errno == ENOENT)
 		return;
 	if (!list)
-		fatal("cannot read", "/modules");
+		init_fatal("cannot read", "/modules");
 	for (ssize_t length; (length = getline(&line, &size, list)) > 0;) {
 		line[strcspn(line, "\n")] = '\0';
 		if (*line)
@@ -143,7 +144,7 @@ static int wait_for_port(void)
 		nanosleep(&millisecond, NULL);
 	}
 	errno = ENODEV;
-	fatal("no port named", PORT_NAME);
+	init_fatal("no port named", PORT_NAME);
 }
 
 /* ---- serving ----------------------------------------------------------------------------------- */
@@ -163,13 +164,13 @@ static void received(struct channel *from, const struct frame *frame, char *payl
 static void lost(struct channel *from)
 {
 	(void)from;
-	power_off();
+	init_power_off();
 }
 
 static void terminated(struct watch *watch, uint32_t events)
 {
 	(void)watch, (void)events;
-	power_off();
+	init_power_off();
 }
 
 static void watch_termination(struct watch *watch)
@@ -182,13 +183,18 @@ static void watch_termination(struct watch *watch)
 	watch_set(watch, EPOLLIN);
 }
 
-void init_main(void)
+void init_kernel(void)
 {
-	static struct watch termination;
 	leave_first_root();
 	mount_kernel_trees();
 	open_stdio();
 	load_modules();
+}
+
+void init_main(void)
+{
+	static struct watch termination;
+	init_kernel();
 	int port = wait_for_port();
 	loop_open();
 	agent_init(&agent, send_frame, true);

@@ -1,4 +1,4 @@
-/* One program: the monitor on a host, init in a vm's guest. */
+/* One program: the monitor on a host, init in a vm's guest and on a disk made of an image. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,6 +19,8 @@ int main(int argc, char **argv)
 		return monitor_main(argc - 2, argv + 2);
 	if (argc == 2 && strcmp(argv[1], "verbs") == 0)
 		return print_verbs();
+	if (getpid() == 1 && access(MACHINE, F_OK) == 0)
+		machine_main();
 	if (getpid() == 1)
 		init_main();
 	fputs("usage: proa-native monitor OPTION... | verbs\n", stderr);

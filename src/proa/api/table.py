@@ -15,7 +15,7 @@ from proa.api.docker import (
     volumes,
 )
 from proa.api.docker.refused import no_swarm, refusal
-from proa.api.proa import extensions
+from proa.api.proa import disks, extensions
 from proa.api.routes import Route
 
 NO_NETWORKS = refusal("changing networks", "use bridge or none")
@@ -98,6 +98,7 @@ ROUTES = (
     Route("GET", "/proa/engine", extensions.status),
     Route("POST", "/proa/engine/stop", extensions.stop),
     Route("GET", "/proa/isolations", extensions.isolations),
+    Route("POST", "/proa/images/{name}/disk", disks.to_disk, upload=True),
     Route("GET", "/proa/instances/{id}/trace", extensions.trace),
     Route("GET", "/proa/instances/{id}/usage", extensions.usage),
 )

@@ -26,6 +26,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "ps", "port", "stats",
     ),
     "image": ("images", "load", "save", "import", "tag", "rmi", "history"),
+    "disks": ("to-disk", "from-disk"),
     "system": ("inspect", "events", "info", "version", "engine"),
 }  # fmt: skip
 
@@ -40,6 +41,7 @@ NOUNS: dict[str, dict[str, str]] = {
     "image": {
         "ls": "images", "list": "images", "rm": "rmi", "load": "load", "save": "save",
         "import": "import", "tag": "tag", "history": "history", "inspect": "inspect --type=image",
+        "to-disk": "to-disk", "from-disk": "from-disk",
     },
     "system": {"info": "info", "events": "events"},
 }  # fmt: skip

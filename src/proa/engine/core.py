@@ -42,12 +42,9 @@ class Core:
         self.dispatcher = Dispatcher()
         site = Site(config.root / "places", config.run, f"proa-{config.tag}", config.native)
         self.places = Places(site, self.dispatcher, config.spare_places)
+        self.vms = Vms(config.root / "vm", self.places, config.vm, self._progress)
         self.isolations: dict[str, Isolation] = {
-            isolation.name: isolation
-            for isolation in (
-                Containers(self.places),
-                Vms(config.root / "vm", self.places, config.vm, self._progress),
-            )
+            isolation.name: isolation for isolation in (Containers(self.places), self.vms)
         }
         self.exec_ended: Callable[[str, Exit], None] = lambda instance_id, exit: None
         self._lock = threading.Lock()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import proa
-from proa.engine import config, files, inspect, lifecycle, names, recovery, request, streams
+from proa.engine import config, disks, files, inspect, lifecycle, names, recovery, request, streams
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.execs import Execs
@@ -24,6 +24,7 @@ from proa.engine.logs import read_log
 from proa.engine.options import AttachOptions, LogOptions
 from proa.engine.stats import Stats, stats, top
 from proa.errors import Conflict, Invalid
+from proa.image.catalog import Image
 
 Filters = dict[str, list[str]]
 Table = tuple[list[str], list[list[str]]]
@@ -319,6 +320,12 @@ class Engine:
             "kernel": os.uname().release, "cpus": os.cpu_count() or 1,
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         }  # fmt: skip
+
+    # -- disks --------------------------------------------------------------------------------
+
+    def to_disk(self, image: Image, wanted: disks.Wanted) -> Iterator[str | disks.Made]:
+        """A disk of an image that boots without Proa: progress, then the disk."""
+        return disks.to_disk(self._core, image, wanted)
 
     def _users_of(self, image_id: str) -> Sequence[str]:
         return [item.name for item in self._core.all() if item.image_id == image_id]

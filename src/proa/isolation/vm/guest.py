@@ -2,7 +2,8 @@
 
 The host's own kernel when it has every module a guest needs, else the newest generic kernel of the
 distribution, unpacked from its package and never installed, else one named in the configuration.
-A prepared kernel is a directory `kernels/RELEASE` with `vmlinux`, the few modules, `kernel.json`.
+A prepared kernel is a directory `kernels/RELEASE` with `vmlinux`, the few modules, `kernel.json`;
+`more/` beside them has what only disks need, see `extras.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from proa.errors import Corrupt, HostError, ProaError, Unsupported
-from proa.isolation.vm import initramfs, modules
+from proa.isolation.vm import extras, initramfs, modules
 
 PACKAGE = "linux-image-amd64"
 Progress = Callable[[str], None]
@@ -74,6 +75,24 @@ def find(kernels: Path, configured: str = "", progress: Progress = lambda line: 
     return _newest(kernels) or _from_package(kernels, progress)
 
 
+def complete(kernel: Kernel, configured: str, progress: Progress = lambda line: None) -> Kernel:
+    """The same kernel with its extras, fetched once more when it was prepared without them."""
+    kernels = kernel.directory.parent
+    if extras.there(kernel.directory):
+        return kernel
+    if configured:
+        image = Path(configured)
+        tree = _modules_beside(image, kernel.release)
+        return prepare(kernels, image, tree, kernel.release, kernel.origin)
+    if not kernel.origin.startswith("package"):
+        image, tree = Path(f"/boot/vmlinuz-{kernel.release}"), Path("/lib/modules", kernel.release)
+        return prepare(kernels, image, tree, kernel.release, kernel.origin)
+    fetched = _from_package(kernels, progress, f"linux-image-{kernel.release}")
+    if not extras.there(fetched.directory):
+        raise HostError(f"the guest kernel '{kernel.release}' could not be completed")
+    return fetched
+
+
 def _modules_beside(image: Path, release: str) -> Path:
     unpacked = image.parent.parent / "lib/modules" / release
     return unpacked if unpacked.is_dir() else Path("/lib/modules") / release
@@ -117,7 +136,13 @@ def prepare(kernels: Path, image: Path, tree: Path, release: str, origin: str) -
         (work / "vmlinux").write_bytes(decompress(image.read_bytes()))
         for name in names:
             (work / "modules" / f"{name}.ko").write_bytes(modules.read(found.files[name]))
+        extras.keep(found, image, work / extras.DIRECTORY)
         directory = kernels / release
+        ready = _ready(kernels, release)
+        if ready is not None:  # in use perhaps: only what is missing is added
+            shutil.rmtree(directory / extras.DIRECTORY, ignore_errors=True)
+            (work / extras.DIRECTORY).rename(directory / extras.DIRECTORY)
+            return ready
         kernel = Kernel(release, origin, directory, names)
         facts = asdict(kernel) | {"required": modules.REQUIRED + modules.OPTIONAL}
         del facts["directory"]
@@ -130,7 +155,7 @@ def prepare(kernels: Path, image: Path, tree: Path, release: str, origin: str) -
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _from_package(kernels: Path, progress: Progress) -> Kernel:
+def _from_package(kernels: Path, progress: Progress, package: str = "") -> Kernel:
     """Fetch the distribution's generic kernel package and unpack it aside."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise Unsupported(
@@ -138,7 +163,7 @@ def _from_package(kernels: Path, progress: Progress) -> Kernel:
             hint="name a vmlinuz with its modules in the configuration: vm.kernel",
         )
     kernels.mkdir(parents=True, exist_ok=True)
-    package = _package_name(progress)
+    package = package or _package_name(progress)
     with tempfile.TemporaryDirectory(prefix=".get-", dir=kernels) as scratch:
         progress(f"fetching the guest kernel '{package}' (about 70 MB)")
         _run(("apt-get", "download", "-q", package), scratch)

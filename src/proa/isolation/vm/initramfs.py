@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 MAGIC = b"070701"
@@ -42,14 +42,25 @@ def archive(entries: Iterable[Entry]) -> bytes:
     return b"".join(parts)
 
 
-def build(init: bytes, modules: Iterable[tuple[str, bytes]]) -> bytes:
-    """The initramfs of a guest; `modules` are names with contents, in the order to load them."""
+def build(
+    init: bytes,
+    modules: Iterable[tuple[str, bytes]],
+    files: Iterable[tuple[str, bytes]] = (),
+    required: Container[str] | None = None,
+) -> bytes:
+    """The initramfs of a guest; `modules` are names with contents, in the order to load them.
+
+    Only the `required` ones must load; by default all of them.
+    """
     loaded = list(modules)
     entries = [Entry(name, stat.S_IFDIR | 0o755) for name in DIRECTORIES]
     entries.append(Entry("dev/console", stat.S_IFCHR | 0o600, device=CONSOLE))
     entries += [Entry(f"lib/{name}.ko", stat.S_IFREG | 0o644, data) for name, data in loaded]
-    listing = "".join(f"/lib/{name}.ko\n" for name, _ in loaded).encode()
+    marks = ("" if required is None or name in required else "-" for name, _ in loaded)
+    lines = zip(marks, loaded, strict=True)
+    listing = "".join(f"{mark}/lib/{name}.ko\n" for mark, (name, _) in lines).encode()
     entries.append(Entry("modules", stat.S_IFREG | 0o644, listing))
+    entries += [Entry(name, stat.S_IFREG | 0o644, data) for name, data in files]
     entries.append(Entry("init", stat.S_IFREG | 0o755, init))
     return archive(entries)
 

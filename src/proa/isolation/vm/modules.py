@@ -7,6 +7,7 @@ unpacked and never installed, hence never seen by depmod, does as well as an ins
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import subprocess
 from dataclasses import dataclass
@@ -19,6 +20,17 @@ REQUIRED = (
     "crc32c_generic", "erofs", "ext4", "overlay", "9pnet_virtio", "9p",
 )  # fmt: skip
 OPTIONAL = ("af_packet",)
+# What the disks and links of other machines take; a kernel may lack some.
+DRIVERS = (
+    "virtio_pci", "virtio_mmio", "virtio_blk", "virtio_scsi", "virtio_net", "sd_mod", "ahci",
+    "ata_piix", "nvme", "mptspi", "vmw_pvscsi", "hv_storvsc", "xen_blkfront", "e1000", "e1000e",
+    "8139cp", "vmxnet3", "hv_netvsc", "xen_netfront", "crc32c_generic", "ext4",
+)  # fmt: skip
+FILE_SYSTEMS = {
+    "ext4": (), "xfs": ("xfs",), "btrfs": ("btrfs",),
+    "vfat": ("vfat", "nls_cp437", "nls_ascii", "nls_utf8"),
+}  # fmt: skip
+MAXIMUM_BYTES = 64 << 20
 SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 
 
@@ -33,11 +45,13 @@ class Tree:
 def scan(directory: Path) -> Tree:
     """The modules of a `/lib/modules/RELEASE` directory."""
     files = {
-        _name(path.name): path for path in directory.rglob("*.ko*") if path.name.endswith(SUFFIXES)
+        name_of(path.name): path
+        for path in directory.rglob("*.ko*")
+        if path.name.endswith(SUFFIXES)
     }
     listing = directory / "modules.builtin"
     lines = listing.read_text().split() if listing.is_file() else []
-    return Tree(files, frozenset(_name(line.rsplit("/", 1)[-1]) for line in lines))
+    return Tree(files, frozenset(name_of(line.rsplit("/", 1)[-1]) for line in lines))
 
 
 def order(
@@ -68,16 +82,17 @@ def dependencies(module: bytes) -> tuple[str, ...]:
         return ()
     end = module.index(b"\0", start + 1)
     names = module[start + len(b"\0depends=") : end].decode().split(",")
-    return tuple(_name(name) for name in names if name)
+    return tuple(name_of(name) for name in names if name)
 
 
 def read(path: Path) -> bytes:
-    """A module's bytes, decompressed."""
+    """A module's bytes, decompressed, at most MAXIMUM_BYTES of them."""
     data = path.read_bytes()
     if path.suffix == ".xz":
-        return lzma.decompress(data)
+        return lzma.LZMADecompressor().decompress(data, MAXIMUM_BYTES)
     if path.suffix == ".gz":
-        return gzip.decompress(data)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            return file.read(MAXIMUM_BYTES)
     if path.suffix == ".zst":
         return filter_through(("zstd", "-dc"), data)
     return data
@@ -95,5 +110,6 @@ def filter_through(command: tuple[str, ...], data: bytes) -> bytes:
     return done.stdout
 
 
-def _name(file_name: str) -> str:
+def name_of(file_name: str) -> str:
+    """A module's name by that of its file."""
     return file_name.split(".ko", 1)[0].replace("-", "_")

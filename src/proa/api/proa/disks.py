@@ -1,0 +1,61 @@
+"""`/proa/images/{name}/disk`, `/proa/disks`: images made into disks, disks made into images.
+
+A disk travels as a line of JSON, `{"size": bytes, "parts": [[offset, length], ...]}`, and then the
+bytes of these parts; lines of progress (`{"status": ...}`) come before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from proa.api.answer import Answer, Streamed, json_bytes
+from proa.api.errors import message_of
+from proa.api.request import Request
+from proa.engine import disks
+from proa.errors import Invalid, ProaError
+
+if TYPE_CHECKING:
+    from proa.engine.engine import Engine
+
+DISK = "application/x-proa-disk"
+
+
+def to_disk(engine: Engine, request: Request) -> Answer:
+    """POST /proa/images/{name}/disk: a disk that boots; a kernel may be sent as the body."""
+    image = engine.images.get(request.parameter)
+    kernel = request.file().read(disks.KERNEL_MAXIMUM_BYTES + 1)
+    if len(kernel) > disks.KERNEL_MAXIMUM_BYTES:
+        raise Invalid("the kernel is too large")
+    wanted = disks.Wanted(
+        format=request.text("format", "qcow2"),
+        size_bytes=request.whole("size") or 0,
+        hostname=request.text("hostname"),
+        init=request.text("init", "auto"),
+        options=request.text("cmdline"),
+        compress=request.flag("compress"),
+        kernel=kernel,
+    )
+    wanted.check()
+    return Streamed(_told(_pieces(engine.to_disk(image, wanted))), DISK)
+
+
+def _pieces(made: Iterator[str | disks.Made]) -> Iterator[bytes]:
+    for item in made:
+        if isinstance(item, str):
+            yield json_bytes({"status": item})
+            continue
+        facts = {"size": item.size_bytes, "virtual": item.virtual_bytes, "parts": item.parts}
+        yield json_bytes(facts)
+        yield from item.pieces()
+
+
+def _told(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, an error told as a line: the status has been sent already."""
+    try:
+        yield from pieces
+    except ProaError as error:
+        message = message_of(error)
+        yield json_bytes(
+            {"error": message, "errorDetail": {"message": message, "code": error.code}}
+        )

@@ -1,0 +1,58 @@
+"""What a prepared kernel has beside a guest's needs: for disks that boot elsewhere, other disks.
+
+`more/` in its directory: `vmlinuz` as boot loaders want it, drivers and file systems as `NAME.ko`,
+and `order.json`, the names by purpose in the order to load them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from proa.errors import Corrupt
+from proa.isolation.vm import modules
+
+DIRECTORY = "more"
+DRIVERS = "drivers"
+_ORDER = "order.json"
+_IMAGE = "vmlinuz"
+
+
+def keep(tree: modules.Tree, image: Path, target: Path) -> None:
+    """Write the extras of a kernel into the new directory `target`; what it lacks is left out."""
+    target.mkdir()
+    orders = {DRIVERS: modules.order(tree, (), modules.DRIVERS)}
+    for kind, names in modules.FILE_SYSTEMS.items():
+        orders[kind] = modules.order(tree, (), names)
+    for name in {name for names in orders.values() for name in names}:
+        (target / f"{name}.ko").write_bytes(modules.read(tree.files[name]))
+    (target / _IMAGE).write_bytes(image.read_bytes())
+    (target / _ORDER).write_text(json.dumps(orders))
+    target.chmod(0o755)
+
+
+def there(kernel: Path) -> bool:
+    """Whether a prepared kernel's directory has them, for all that is known today."""
+    try:
+        orders = json.loads((kernel / DIRECTORY / _ORDER).read_text())
+    except (OSError, ValueError):
+        return False
+    return set(orders) == {DRIVERS, *modules.FILE_SYSTEMS}
+
+
+def image(kernel: Path) -> bytes:
+    """The kernel as a boot loader loads it."""
+    return (kernel / DIRECTORY / _IMAGE).read_bytes()
+
+
+def load(kernel: Path, purpose: str) -> list[tuple[str, bytes]]:
+    """Names and contents of the modules for a purpose, in the order to load them."""
+    directory = kernel / DIRECTORY
+    try:
+        names = json.loads((directory / _ORDER).read_text())[purpose]
+        return [(str(name), (directory / f"{name}.ko").read_bytes()) for name in names]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Corrupt(
+            f"the guest kernel '{kernel.name}' is damaged: {error}",
+            hint=f"remove '{kernel}' and it is prepared again",
+        ) from error
