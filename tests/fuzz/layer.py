@@ -24,8 +24,8 @@ WORDS = (
 _MEMBERS = (
     ("d", tarfile.DIRTYPE, ""), ("d/f", tarfile.REGTYPE, ""), ("d/l", tarfile.SYMTYPE, ".."),
     ("d/h", tarfile.LNKTYPE, "d/f"), ("d/.wh.x", tarfile.REGTYPE, ""),
-    ("d/.wh..wh..opq", tarfile.REGTYPE, ""), ("c", tarfile.CHRTYPE, ""), ("p", tarfile.FIFOTYPE, ""),
-    ("n" * 150, tarfile.REGTYPE, ""), ("d", tarfile.SYMTYPE, "/"),
+    ("d/.wh..wh..opq", tarfile.REGTYPE, ""), ("c", tarfile.CHRTYPE, ""),
+    ("p", tarfile.FIFOTYPE, ""), ("n" * 150, tarfile.REGTYPE, ""), ("d", tarfile.SYMTYPE, "/"),
 )  # fmt: skip
 
 

@@ -70,3 +70,14 @@ def test_random_text_is_parsed_or_refused() -> None:
             continue
         assert reference.parse(str(parsed)) == parsed
         assert not {"..", ""} & set(parsed.path.split("/"))
+
+
+@pytest.mark.parametrize("path", ["a.example/x", "localhost/x", "library/" + "f" * 64, "a:1/x"])
+def test_the_hub_is_named_where_its_path_looks_like_something_else(path: str) -> None:
+    full = f"docker.io/{path}"
+    if ":" in path:
+        with pytest.raises(Invalid):
+            reference.parse(full)
+        return
+    assert reference.parse(full).familiar == f"{full}:latest"
+    assert reference.parse(reference.parse(full).familiar) == reference.parse(full)

@@ -42,11 +42,13 @@ class Reference:
 
     @property
     def familiar_repository(self) -> str:
-        """The repository as Docker shows it: Docker Hub goes without saying."""
+        """The repository as Docker shows it: Docker Hub goes without saying where it can."""
         if self.registry != DEFAULT_REGISTRY:
             return self.repository
         official = self.path.removeprefix("library/")
-        return self.path if "/" in official else official
+        shown = self.path if "/" in official else official
+        clear = _split(shown) == (self.registry, self.path) and not _is_like_an_id(shown)
+        return shown if clear else self.repository
 
     @property
     def familiar(self) -> str:
@@ -74,8 +76,8 @@ def parse(text: str) -> Reference:
     registry, path = _split(head)
     if not _REGISTRY.fullmatch(registry) or not _is_path(path):
         raise _invalid(text)
-    if len(registry) + 1 + len(path) > MAXIMUM_NAME or _HEX.fullmatch(head) or head == "sha256":
-        raise _invalid(text)  # too long, or what an id looks like
+    if len(registry) + 1 + len(path) > MAXIMUM_NAME or _is_like_an_id(head):
+        raise _invalid(text)
     return Reference(registry, path, tag or ("" if digest else DEFAULT_TAG), digest)
 
 
@@ -88,6 +90,10 @@ def _split(name: str) -> tuple[str, str]:
     if registry == DEFAULT_REGISTRY and "/" not in path:
         path = f"library/{path}"
     return registry, path
+
+
+def _is_like_an_id(name: str) -> bool:
+    return name == "sha256" or _HEX.fullmatch(name) is not None
 
 
 def _is_path(path: str) -> bool:
