@@ -103,6 +103,10 @@ class Registry:
         """The registry itself, where everything is written."""
         return self._endpoints[-1]
 
+    def session(self, cancelled: Callable[[], bool]) -> Registry:
+        """The same for one piece of work, which may be stopped without the others."""
+        return Registry(self.name, self.transport.session(cancelled), self._authorizer)
+
     # -- asking ---------------------------------------------------------------------------------
 
     def ping(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,14 +30,19 @@ from proa.image.store import Images
 PARALLEL = 3  # layers at a time
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Options:
     """How to pull: for which platform (`os/arch[/variant]`, empty for this machine) or for all,
-    and who hears of it."""
+    who hears of it, and who may call it off."""
 
     platform: str = ""
     all_platforms: bool = False
     progress: Progress = progress.silent
+    cancelled: Callable[[], bool] = _never
 
 
 def pull(
@@ -45,10 +50,10 @@ def pull(
 ) -> Image:
     """Have the image of a name in the store; of an index, the one for the platform.
 
-    `registry.transport.stop()` calls it off.  Raises ImageNotFound, Unauthorized, RegistryError,
-    Corrupt, Unsupported, NoSpace, Cancelled.
+    Raises ImageNotFound, Unauthorized, RegistryError, Corrupt, Unsupported, NoSpace, Cancelled.
     """
     options = _serialised(options or Options())
+    registry = registry.session(options.cancelled)
     options.progress(Step(f"Pulling from {wanted.path}", wanted.tag or wanted.digest))
     search = Search(registry, wanted, lambda item: _stored(images, item))
     found = resolve.resolve(search, options.platform, options.all_platforms)

@@ -12,11 +12,9 @@ import email.utils
 import http.client
 import os
 import random
-import ssl
 import threading
 import time
 import urllib.request
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -26,6 +24,7 @@ from proa import __version__
 from proa.errors import Cancelled, Corrupt, RegistryError
 from proa.image.registry import wire
 from proa.image.registry.hosts import Hosts, Trust, is_loopback
+from proa.image.registry.pool import Pool
 from proa.image.registry.wire import Patience, Route, Terms, Unreachable, clean
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -33,7 +32,6 @@ _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _MAXIMUM_REDIRECTS = 5
 _DRAIN_BYTES = 64 << 10
 _TOKEN_BYTES = 1 << 20
-_IDLE = 8  # connections kept per host
 _PRIVATE = frozenset({"authorization", "cookie", "proxy-authorization"})
 _PORTS = {"https": 443, "http": 80}
 _SAFE = "%/:=&?~#+!$,;'@()*[]"
@@ -126,17 +124,30 @@ class Answer:
         self.close()
 
 
+def _never() -> bool:
+    return False
+
+
 class Transport:
     """Sends requests; safe for many threads, one of which may `stop` the others."""
 
-    def __init__(self, hosts: Hosts, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        hosts: Hosts,
+        patience: Patience | None = None,
+        pool: Pool | None = None,
+        cancelled: Callable[[], bool] = _never,
+    ) -> None:
         self.hosts = hosts
         self._patience = patience or Patience()
+        self._pool = pool or Pool()
+        self._cancelled = cancelled
         self._stopped = threading.Event()
-        self._terms = Terms(self._patience, self._stopped)
-        self._guard = threading.Lock()
-        self._idle: defaultdict[Route, list[http.client.HTTPConnection]] = defaultdict(list)
-        self._contexts: dict[Trust, ssl.SSLContext] = {}
+        self._terms = Terms(self._patience, self._is_stopped)
+
+    def session(self, cancelled: Callable[[], bool] = _never) -> Transport:
+        """Another that shares the connections; it stops alone, and when `cancelled` says so."""
+        return Transport(self.hosts, self._patience, self._pool, cancelled)
 
     def __enter__(self) -> Transport:
         return self
@@ -151,18 +162,17 @@ class Transport:
         """Whoever waits for an answer, now or later, gets Cancelled."""
         self._stopped.set()
 
+    def _is_stopped(self) -> bool:
+        return self._stopped.is_set() or self._cancelled()
+
     def check(self) -> None:
         """Raises Cancelled when it was stopped."""
-        if self._stopped.is_set():
-            raise Cancelled("stopped")
+        if self._is_stopped():
+            raise Cancelled("stopped before all was there")
 
     def close(self) -> None:
         """Drop the connections that are kept."""
-        with self._guard:
-            for connections in self._idle.values():
-                for connection in connections:
-                    connection.close()
-            self._idle.clear()
+        self._pool.close()
 
     def ask(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes
@@ -201,8 +211,10 @@ class Transport:
         self._pause(self._delay(attempt))
 
     def _pause(self, seconds: float) -> None:
-        if self._stopped.wait(seconds):
-            raise Cancelled("stopped before another attempt")
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._stopped.wait(min(left, wire.LOOK_SECONDS))
+            self.check()
 
     def _delay(self, attempt: int) -> float:
         """Doubles with every attempt; half of it is chance, so that many do not come at once."""
@@ -239,7 +251,7 @@ class Transport:
 
     def _once(self, request: Request) -> Answer:
         route = self._route(request)
-        kept = self._take(route)
+        kept = self._pool.take(route)
         if kept is not None:
             try:
                 return self._exchange(kept, route, request)
@@ -262,6 +274,7 @@ class Transport:
         try:
             if connection.sock is not None:
                 connection.sock.settimeout(self._patience.interval_seconds)
+            wire.bind(connection, self._terms)
             target = request.url if through else _target(request.url)
             connection.request(request.method, target, body or None, headers | request.headers)
             response = connection.getresponse()
@@ -274,21 +287,9 @@ class Transport:
             raise
 
         def release(whole: bool) -> None:
-            self._give(route, connection) if whole else connection.close()
+            self._pool.give(route, connection) if whole else connection.close()
 
         return Answer(response, request.url, release)
-
-    def _take(self, route: Route) -> http.client.HTTPConnection | None:
-        with self._guard:
-            kept = self._idle.get(route)
-            return kept.pop() if kept else None
-
-    def _give(self, route: Route, connection: http.client.HTTPConnection) -> None:
-        with self._guard:
-            if connection.sock is not None and len(self._idle[route]) < _IDLE:
-                self._idle[route].append(connection)
-                return
-        connection.close()
 
     def _route(self, request: Request) -> Route:
         parts = urlsplit(request.url)
@@ -308,13 +309,7 @@ class Transport:
                 (*first.authorities, *trust.authorities), trust.identity,
                 first.verify and trust.verify,
             )  # fmt: skip
-        return Route("https", host, port, proxy, self._context(trust))
-
-    def _context(self, trust: Trust) -> ssl.SSLContext:
-        with self._guard:
-            if trust not in self._contexts:
-                self._contexts[trust] = _context(trust)
-            return self._contexts[trust]
+        return Route("https", host, port, proxy, self._pool.context(trust))
 
 
 def absolute(base: str, target: str) -> str:
@@ -337,22 +332,6 @@ def _host(url: str) -> str:
 def _target(url: str) -> str:
     parts = urlsplit(url)
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-
-
-def _context(trust: Trust) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    try:
-        for authority in trust.authorities:
-            context.load_verify_locations(authority)
-        if trust.identity:
-            context.load_cert_chain(*trust.identity)
-    except (OSError, ssl.SSLError) as error:
-        names = ", ".join(map(str, (*trust.authorities, *(trust.identity or ()))))
-        raise RegistryError(f"the certificates '{names}' cannot be read: {error}") from error
-    if not trust.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _retry_after(text: str) -> float | None:

@@ -11,15 +11,15 @@ import http.client
 import io
 import socket
 import ssl
-import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from proa.errors import Cancelled, RegistryError
 
 _BUFFER_BYTES = 64 << 10
-_LOOK_SECONDS = 0.5  # how often somebody who waits looks whether he shall go on
+LOOK_SECONDS = 0.5  # how often somebody who waits looks whether he shall go on
 
 
 class Unreachable(RegistryError):
@@ -49,7 +49,7 @@ class Terms:
     """What a connection is used under; `stopped` ends whatever waits for an answer."""
 
     patience: Patience
-    stopped: threading.Event
+    stopped: Callable[[], bool]
 
 
 class _Watched(io.RawIOBase):
@@ -71,7 +71,7 @@ class _Watched(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         count = -1
         while count < 0:
-            if self._terms.stopped.is_set():
+            if self._terms.stopped():
                 raise Cancelled("stopped while a registry was answering")
             count = self._receive(buffer)
         self._missing -= count
@@ -83,7 +83,7 @@ class _Watched(io.RawIOBase):
     def _receive(self, buffer: Any) -> int:
         """How many bytes came; -1 for none yet."""
         began = time.monotonic()
-        self._socket.settimeout(max(min(self._left, _LOOK_SECONDS), 0.001))
+        self._socket.settimeout(max(min(self._left, LOOK_SECONDS), 0.001))
         try:
             return self._socket.recv_into(buffer)
         except TimeoutError:
@@ -121,7 +121,7 @@ class Route:
 def connect(route: Route, terms: Terms) -> http.client.HTTPConnection:
     """A new connection, made now.  Raises Unreachable, NotTls or RegistryError."""
     made = _connection(route, terms.patience)
-    setattr(made, "response_class", functools.partial(_Response, terms))  # noqa: B010
+    bind(made, terms)
     where = f"'{route.host}:{route.port}'"
     try:
         made.connect()
@@ -139,6 +139,11 @@ def connect(route: Route, terms: Terms) -> http.client.HTTPConnection:
         kind = NotTls if route.context and isinstance(error, ConnectionResetError) else Unreachable
         raise kind(f"cannot reach {where}: {reason(error)}") from error
     return made
+
+
+def bind(connection: http.client.HTTPConnection, terms: Terms) -> None:
+    """Whoever uses a connection next sets the terms."""
+    setattr(connection, "response_class", functools.partial(_Response, terms))  # noqa: B010
 
 
 def _connection(route: Route, patience: Patience) -> http.client.HTTPConnection:
