@@ -26,6 +26,7 @@ class Config:
     native: Path
     spare_places: int = 2
     vm: dict[str, Any] = field(default_factory=dict)
+    registry: dict[str, Any] = field(default_factory=dict)  # see image/registry/hosts.py
 
     @property
     def socket(self) -> Path:
@@ -47,6 +48,7 @@ def load(root: Path | None = None) -> Config:
         native=native_program(),
         spare_places=int(settings.get("spare_places", 2)),
         vm=dict(settings.get("vm", {})),
+        registry=dict(settings.get("registry", {})),
     )
 
 
