@@ -88,7 +88,7 @@ def expand(
         for (name, value), place in zip(instruction.pairs, instruction.places, strict=False)
     )
     arguments: list[tuple[str, Place]] = []
-    for text, place in zip(instruction.arguments, instruction.places, strict=True):
+    for text, place in zip(instruction.arguments, instruction.places, strict=False):
         if instruction.keyword == "EXPOSE":
             with pointing(instruction, place):
                 ports = split(text, environment, Rules(escape))
