@@ -1,11 +1,213 @@
-"""rpm packages."""
+"""rpm packages installed: by this host's rpm, in a place, never on this host.
+
+dnf resolves and downloads as nobody; every package must be signed by a key of its repository.  The
+place sees rpm with its libraries at `TOOLS` and runs it on its own root, so nothing of it ends in
+the image, and scripts find /proc and /dev as in any instance.
+"""
 
 from __future__ import annotations
 
-from proa.errors import Unsupported
-from proa.image.packages.work import Made, Work
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from proa.errors import Corrupt, HostError, Invalid, Unsupported
+from proa.host import files, process
+from proa.image.packages import resolve_rpm, sandbox
+from proa.image.packages.sandbox import HERE
+from proa.image.packages.spec import Spec
+from proa.image.packages.work import (
+    PACKAGES,
+    TOOLS,
+    Call,
+    Made,
+    Shown,
+    Work,
+    fresh,
+    link_packages,
+    now_seconds,
+    run_in_place,
+    seal,
+)
+
+_RPM = "/usr/bin/rpm"
+_CONFIGURATION = Path("/usr/lib/rpm")
+_SYSIMAGE = "/usr/lib/sysimage/rpm"
+_DATABASES = {"fedora": _SYSIMAGE, "opensuse": _SYSIMAGE}  # others: /var/lib/rpm
+_LOADER = "lib/loader"
+
+
+@dataclass(frozen=True)
+class Package:
+    """One package, downloaded; `built` is when, in seconds since 1970."""
+
+    name: str
+    version: str
+    architecture: str
+    file: Path
+    built: int
 
 
 def install(work: Work) -> list[Made]:
-    """The layers of the declaration's packages, lowest first."""
-    raise Unsupported("rpm")
+    """The layer of the declaration's packages."""
+    spec = work.spec
+    _check(spec)
+    found = _resolve(work)
+    work.say(f"Installing {len(found)} packages")
+    began = now_seconds()
+    epoch = max(package.built for package in found)
+    directory = fresh(work, "packages")
+    packages = link_packages(work, "new-packages", [package.file for package in found])
+    shown = (Shown(PACKAGES, packages), Shown(TOOLS, _tools(work)))
+    nothing = work.workspace / "nothing"
+    nothing.mkdir(mode=0o755)
+    environment = {
+        "RPM_CONFIGDIR": f"{TOOLS}/rpm",
+        "SOURCE_DATE_EPOCH": str(epoch if spec.epoch_seconds is None else spec.epoch_seconds),
+    }
+    run_in_place(work, Call(_command(spec, found), (nothing,), shown, environment), directory)
+    return [seal(work, directory, began, epoch, f"packages: {' '.join(spec.packages)}")]
+
+
+def _check(spec: Spec) -> None:
+    if not spec.repositories:
+        raise Invalid(
+            f"no repository is known for '{spec.distribution}'", hint="name it: [[repositories]]"
+        )
+    for repository in spec.repositories:
+        if not repository.key and not repository.trusted:
+            raise Invalid(
+                f"the repository '{repository.url}' has no 'key'",
+                hint="give the file with the keys that sign its packages",
+            )
+    if _architecture(spec) != platform.machine() and not spec.distroless:
+        raise Unsupported(
+            f"scripts of packages for '{_architecture(spec)}' cannot run on this host",
+            hint="set distroless = true to unpack them only",
+        )
+    if shutil.which(_RPM) is None:
+        raise Unsupported("this host has no 'rpm'", hint="install 'rpm' and 'python3-dnf'")
+
+
+def _architecture(spec: Spec) -> str:
+    return spec.architecture or platform.machine()
+
+
+# -- resolving ------------------------------------------------------------------------------------
+
+
+def _resolve(work: Work) -> list[Package]:
+    """Every package that is needed, downloaded and its signature checked."""
+    spec = work.spec
+    root = sandbox.own(work.cache / "rpm")
+    identity = repr((spec.repositories, spec.release, _architecture(spec)))
+    name = hashlib.sha256(identity.encode()).hexdigest()[:24]
+    home = sandbox.own(root / name)
+    with files.Lock(root / "lock"):
+        work.say("Resolving packages")
+        found = _ask_dnf(work, root, name)
+        _verify(work, home, name, found)
+    return found
+
+
+def _ask_dnf(work: Work, root: Path, name: str) -> list[Package]:
+    spec = work.spec
+    request = {
+        "home": f"{HERE}/{name}", "urls": [item.url for item in spec.repositories],
+        "packages": [package.replace("=", "-") for package in spec.packages],
+        "exclude": [] if spec.distroless else list(spec.exclude),
+        "recommends": spec.recommends, "release": spec.release,
+        "architecture": _architecture(spec), "offline": work.request.offline,
+    }  # fmt: skip
+    program = Path(resolve_rpm.__file__).read_text()
+    command = ["/usr/bin/python3", "-I", "-c", program, json.dumps(request)]
+    try:
+        answer = json.loads(sandbox.run(root, command))
+    except HostError as error:
+        reason = error.message.partition("failed: ")[2]
+        raise Invalid(f"cannot resolve the packages: {reason}") from error
+    found = []
+    for item in answer:
+        if spec.distroless and item["name"] in spec.exclude:
+            continue
+        file = _fetched(work, root, item["file"])
+        found.append(
+            Package(item["name"], item["version"], item["architecture"], file, item["built"])
+        )
+    if not found:
+        raise Invalid("there is no package to install")
+    return found
+
+
+def _fetched(work: Work, root: Path, path: str) -> Path:
+    """Where the sandbox's path is on this host; of local repositories a copy."""
+    if path.startswith(f"{HERE}/"):
+        file = root / path.removeprefix(f"{HERE}/")
+    else:
+        file = work.workspace / Path(path).name
+        shutil.copyfile(path, file)
+    if not file.resolve().is_relative_to(file.parent.resolve()) or not file.is_file():
+        hint = "build once without --offline" if work.request.offline else ""
+        raise Invalid(f"the package '{file.name}' was never downloaded", hint=hint)
+    return file
+
+
+def _verify(work: Work, home: Path, name: str, found: Sequence[Package]) -> None:
+    """Signature and digests of each package, by keys of the declaration alone."""
+    if all(repository.trusted for repository in work.spec.repositories):
+        return
+    database = sandbox.own(home / "keys")
+    shutil.rmtree(database)
+    sandbox.own(database)
+    for repository in work.spec.repositories:
+        if repository.key:
+            files.atomic_write(home / "key", work.request.sources[repository.key], mode=0o644)
+            command = ["rpmkeys", "--dbpath", f"{HERE}/{name}/keys", "--import"]
+            sandbox.run(home.parent, [*command, f"{HERE}/{name}/key"])
+    level = "digest" if any(item.trusted for item in work.spec.repositories) else "all"
+    check = ["rpmkeys", "--dbpath", f"{HERE}/keys", "--define", f"_pkgverify_level {level}"]
+    packages = sandbox.own(home / "checked")
+    for package in found:
+        copy = packages / "package.rpm"
+        shutil.copyfile(package.file, copy)
+        copy.chmod(0o644)
+        try:
+            sandbox.run(home, [*check, "--checksig", f"{HERE}/checked/package.rpm"])
+        except HostError as error:
+            raise Corrupt(
+                f"the package '{package.file.name}' is not signed by a key of its repository"
+            ) from error
+
+
+# -- installing -----------------------------------------------------------------------------------
+
+
+def _tools(work: Work) -> Path:
+    """This host's rpm with what it needs to run anywhere: its loader, libraries, configuration."""
+    tools = work.workspace / "tools"
+    (tools / "lib").mkdir(mode=0o755, parents=True)
+    shutil.copy(_RPM, tools / "lib/rpm")
+    for line in process.run(["ldd", _RPM]).splitlines():
+        words = line.split()
+        path = words[2] if "=>" in words and len(words) > 2 else words[0]
+        if path.startswith("/"):
+            loader = "=>" not in words
+            shutil.copy(path, tools / (_LOADER if loader else f"lib/{Path(words[0]).name}"))
+    shutil.copytree(_CONFIGURATION, tools / "rpm", symlinks=True)
+    return tools
+
+
+def _command(spec: Spec, found: Sequence[Package]) -> tuple[str, ...]:
+    options = ["--install", "--nosignature", "--noplugins"]
+    options += [f"--dbpath={_DATABASES.get(spec.distribution, '/var/lib/rpm')}"]
+    if spec.distroless:
+        options += ["--noscripts", "--notriggers", "--nodeps", "--ignorearch"]
+    if spec.slim:
+        options += ["--excludedocs"]
+    loader = (f"{TOOLS}/{_LOADER}", "--library-path", f"{TOOLS}/lib", f"{TOOLS}/lib/rpm")
+    names = sorted(f"{PACKAGES}/{package.file.name}" for package in found)
+    return (*loader, *options, *names)

@@ -19,6 +19,11 @@ from proa.image.progress import Progress
 from proa.image.progress import Step as Line
 
 PACKAGES = "/run/proa-packages"  # where a place sees the packages to install
+TOOLS = "/run/proa-tools"  # and the program that installs them, when the image has none
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+}  # fmt: skip
 _SHOWN = 2000
 _CLOCK_SLACK_SECONDS = 5.0  # a guest's clock may be a little behind ours
 
@@ -89,38 +94,66 @@ def link_packages(work: Work, name: str, found: Sequence[Path]) -> Path:
     return directory
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A directory of the workspace that a place sees, unchangeable."""
+
+    target: str
+    source: Path
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command, the layers it runs over (topmost first), what it sees beside them."""
+
+    command: tuple[str, ...]
+    layers: tuple[Path, ...]
+    shown: tuple[Shown, ...]
+    environment: Mapping[str, str]
+
+
 def run_script(
     work: Work, script: str, upper: Path, layers: Sequence[Path], packages: Path
 ) -> None:
-    """Run a shell script as root in a place over `layers`, changes kept in `upper`.
+    """Run a shell script of the layers' own shell; see `run_in_place`."""
+    command = ("/bin/sh", "-ec", script)
+    environment = {
+        "DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NONINTERACTIVE_SEEN": "true",
+        "DEBCONF_NOWARNINGS": "yes", "DPKG_FORCE": "unsafe-io",
+    }  # fmt: skip
+    if work.spec.epoch_seconds is not None:
+        environment["SOURCE_DATE_EPOCH"] = str(work.spec.epoch_seconds)
+    shown = (Shown(PACKAGES, packages),)
+    run_in_place(work, Call(command, tuple(layers), shown, environment), upper)
+
+
+def run_in_place(work: Work, call: Call, upper: Path) -> None:
+    """Run a command as root in a place, without network; its changes are kept in `upper`.
 
     Raises BuildError with the end of its output when it fails.
     """
-    variables = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
-        "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "DPKG_FORCE": "unsafe-io",
-        "DEBCONF_NONINTERACTIVE_SEEN": "true", "DEBCONF_NOWARNINGS": "yes",
-    }  # fmt: skip
-    if work.spec.epoch_seconds is not None:
-        variables["SOURCE_DATE_EPOCH"] = str(work.spec.epoch_seconds)
     said = bytearray()
 
     def hear(stream: int, data: bytes) -> None:
         said.extend(data)
         del said[:-_SHOWN]
 
+    environment = {**_ENVIRONMENT, **call.environment}
     step = Step(
-        arguments=("/bin/sh", "-ec", script),
-        environment=tuple(f"{name}={value}" for name, value in variables.items()),
-        mounts=(StepMount("bind", PACKAGES, layers=(packages,), readonly=True),),
+        arguments=call.command,
+        environment=tuple(f"{key}={value}" for key, value in environment.items()),
+        mounts=tuple(
+            StepMount("bind", item.target, layers=(item.source,), readonly=True)
+            for item in call.shown
+        ),
         network="none",
         isolation=work.request.isolation,
     )
-    code = work.runner.run(step, tuple(layers), upper, hear, work.cancel)
+    code = work.runner.run(step, call.layers, upper, hear, work.cancel)
     if code:
         text = " ".join(bytes(said).decode(errors="replace").split())
         raise BuildError(
-            f"installing the packages failed with exit code {code}: {text[-_SHOWN:]}",
+            f"installing the packages failed with exit code {code}: {text or 'no output'}",
             step_exit=code,
         )
 
