@@ -87,10 +87,13 @@ def heredoc_start(word: str) -> Heredoc | None:
     match = _HEREDOC.fullmatch(word)
     if not match or not match[3]:
         return None
-    plain = words.split(match[3], {}, words.Rules(keep_unset=True))
+    try:
+        plain = words.split(match[3], {}, words.Rules(keep_unset=True))
+        (quoted,) = words.split(match[3], {}, words.Rules(keep_unset=True, keep_quotes=True))
+    except (BuildError, ValueError):
+        return None  # not our quoting, or not one word
     if len(plain) != 1:
         return None
-    quoted = words.split(match[3], {}, words.Rules(keep_unset=True, keep_quotes=True))[0]
     expand = all(plain[0].count(quote) == quoted.count(quote) for quote in "\"'")
     return Heredoc(plain[0], "", expand, match[2] == "-", int(match[1][:9] or 0))
 
@@ -151,8 +154,7 @@ def _inner_begin(line: Line) -> int:
 def _heredoc_starts(line: Line) -> list[Heredoc]:
     rules = words.Rules(keep_quotes=True, keep_escapes=True, keep_unset=True)
     try:
-        found = words.split(line.text, {}, rules)
-        starts = [heredoc_start(word) for word in found]
+        starts = map(heredoc_start, words.split(line.text, {}, rules))
     except BuildError:
         return []  # not our quoting: it is for the shell to judge
     return [start for start in starts if start]
