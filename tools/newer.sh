@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Unpacks tools that Debian 12 has not yet, from the newest Debian, into build/peers/bin.
+# Unpacks tools and schemas that Debian 12 has not yet, from the newest Debian, into build/peers.
 # Nothing is installed: they are the judges of tests/interop.  The mirror is the one apt uses here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# package and the program in it
-wanted=("crane usr/bin/crane" "oras usr/bin/oras" "docker.io usr/sbin/dockerd"
-        "docker-buildx usr/libexec/docker/cli-plugins/docker-buildx")
-to=build/peers/bin
+gocode=usr/share/gocode/src/github.com/opencontainers
+# package, what of it, where to
+wanted=("crane usr/bin/crane bin" "oras usr/bin/oras bin" "docker.io usr/sbin/dockerd bin"
+        "docker-buildx usr/libexec/docker/cli-plugins/docker-buildx bin"
+        "golang-github-opencontainers-image-spec-dev $gocode/image-spec/schema image-spec")
+to=build/peers
 
-packages=() programs=()
+packages=() copies=()
 for item in "${wanted[@]}"; do
-    read -r package program <<<"$item"
-    [ -x "$to/${program##*/}" ] || { packages+=("$package"); programs+=("$program"); }
+    read -r package path folder <<<"$item"
+    [ -e "$to/$folder/${path##*/}" ] || { packages+=("$package"); copies+=("$path $folder"); }
 done
 if [ ${#packages[@]} -eq 0 ]; then
     echo "newer tools: all ${#wanted[@]} are there"
@@ -32,5 +34,8 @@ echo "newer tools: unpacking ${packages[*]}"
 apt-get "${options[@]}" update
 (cd "$work/packages" && apt-get "${options[@]}" download "${packages[@]}")
 for package in "$work"/packages/*.deb; do dpkg-deb -x "$package" "$work/root"; done
-mkdir -p "$to"
-for program in "${programs[@]}"; do cp "$work/root/$program" "$to/"; done
+for copy in "${copies[@]}"; do
+    read -r path folder <<<"$copy"
+    mkdir -p "$to/$folder"
+    cp -r "$work/root/$path" "$to/$folder/"
+done
