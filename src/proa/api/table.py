@@ -10,12 +10,13 @@ from proa.api.docker import (
     exec,
     images,
     networks,
+    registries,
     stats,
     system,
     volumes,
 )
 from proa.api.docker.refused import no_swarm, refusal
-from proa.api.proa import disks, extensions
+from proa.api.proa import disks, extensions, registry
 from proa.api.routes import Route
 
 NO_NETWORKS = refusal("changing networks", "use bridge or none")
@@ -26,7 +27,7 @@ ROUTES = (
     Route("GET", "/info", system.info),
     Route("GET", "/events", events.events),
     Route("GET", "/system/df", system.disk_usage),
-    Route("POST", "/auth", refusal("logging in to a registry")),
+    Route("POST", "/auth", registries.auth),
     Route("POST", "/build", refusal("building images", "use load or import")),
     Route("POST", "/build/prune", system.build_prune),
     Route("POST", "/commit", refusal("making an image of an instance")),
@@ -70,16 +71,16 @@ ROUTES = (
     # images
     Route("GET", "/images/json", images.listing),
     Route("GET", "/images/get", images.save),
-    Route("GET", "/images/search", refusal("searching a registry")),
+    Route("GET", "/images/search", refusal("searching a registry", "look at its web page")),
     Route("POST", "/images/create", images.create, upload=True),
     Route("POST", "/images/load", images.load, upload=True),
     Route("POST", "/images/prune", images.prune),
     Route("GET", "/images/{name}/json", images.inspect),
     Route("GET", "/images/{name}/history", images.history),
     Route("GET", "/images/{name}/get", images.save),
-    Route("GET", "/distribution/{name}/json", refusal("asking a registry")),
+    Route("GET", "/distribution/{name}/json", registries.distribution),
     Route("POST", "/images/{name}/tag", images.tag),
-    Route("POST", "/images/{name}/push", refusal("pushing to a registry")),
+    Route("POST", "/images/{name}/push", registries.push),
     Route("DELETE", "/images/{name}", images.remove),
     # networks and volumes
     Route("GET", "/networks", networks.listing),
@@ -101,4 +102,9 @@ ROUTES = (
     Route("POST", "/proa/images/{name}/disk", disks.to_disk, upload=True),
     Route("GET", "/proa/instances/{id}/trace", extensions.trace),
     Route("GET", "/proa/instances/{id}/usage", extensions.usage),
+    Route("GET", "/proa/registry/tags", registry.tags),
+    Route("GET", "/proa/registry/image", registry.inspect),
+    Route("DELETE", "/proa/registry/image", registry.remove),
+    Route("GET", "/proa/registry/manifest", registry.manifest),
+    Route("GET", "/proa/registry/referrers", registry.referrers),
 )

@@ -50,7 +50,8 @@ OPTIONS = (
     Option("--sysctl", "list", "NAME=VALUE", "kernel parameter inside"),
     Option("--shm-size", "bytes", "BYTES", "size of /dev/shm"),
     Option("--cidfile", "text", "FILE", "write the id to a file"),
-    Option("--pull", "text", "missing|never", "when to pull the image"),
+    Option("--pull", "text", "missing|always|never", "when to pull the image"),
+    Option("--platform", "text", "OS/ARCH", "the platform of the image"),
     Option("--privileged", "flag", "", "not supported: see --cap-add, or --vm"),
 )  # fmt: skip
 
@@ -102,8 +103,8 @@ def _refuse(values: Values) -> None:
             "'--privileged' is not supported",
             hint="add what is needed with --cap-add, or use --vm, which has a kernel of its own",
         )
-    if values.pull not in (None, "missing", "never"):
-        raise Unsupported(f"'--pull {values.pull}' is not supported", hint="missing or never")
+    if values.pull not in (None, "missing", "always", "never"):
+        raise Invalid(f"'{values.pull}' is not a value for '--pull': missing, always or never")
     if values.vm and values.isolation not in (None, "vm"):
         raise Invalid(f"'--vm' contradicts '--isolation {values.isolation}'")
 

@@ -6,10 +6,10 @@ import os
 import sys
 
 from proa.cli import session
-from proa.cli.image import _progress_error as progress_error
 from proa.cli.options import Command, Option, Values
 from proa.client import disks
 from proa.client.connection import quote, target
+from proa.client.progress import failure
 from proa.errors import Conflict
 
 TYPE_CHECKING = False
@@ -50,8 +50,8 @@ def _mib(size: int) -> str:
 
 
 def _tell(message: dict[str, Any], quiet: bool) -> None:
-    if error := message.get("error"):
-        raise progress_error(message, str(error))
+    if message.get("error"):
+        raise failure(message)
     if not quiet and message.get("status"):
         sys.stderr.write(f"{message['status']}\n")
 

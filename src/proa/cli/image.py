@@ -10,7 +10,7 @@ from proa.cli.each import each
 from proa.cli.format import Column
 from proa.cli.options import Command, Option, Values
 from proa.client.connection import Answer, Upload, image_path, target
-from proa.errors import Invalid, NotFound, ProaError
+from proa.errors import Invalid, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,19 +114,12 @@ def _pour(source: BinaryIO, to: Upload) -> None:
 
 def _show_progress(answer: Answer) -> None:
     """Print a stream of progress messages.  Raises ProaError for the error one may carry."""
-    for message in answer.json_lines():
-        if error := message.get("error"):
-            raise _progress_error(message, str(error))
+    from proa.client.progress import checked
+
+    for message in checked(answer.json_lines()):
         text = message.get("stream") or message.get("status") or ""
         if text and "progressDetail" not in message:
             sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
-
-
-def _progress_error(message: dict[str, Any], text: str) -> ProaError:
-    from proa.client import fastjson, faults
-
-    details = {"message": text, **(message.get("errorDetail") or {})}
-    return faults.from_answer(500, fastjson.dumps(details).encode())
 
 
 def save(values: Values, arguments: list[str]) -> int:
@@ -168,6 +161,10 @@ def tag(values: Values, arguments: list[str]) -> int:
 
 def remove(values: Values, arguments: list[str]) -> int:
     """Remove names of images, and images without a name."""
+    if values.remote:
+        from proa.cli import registry
+
+        return registry.remove(arguments)
 
     def one(reference: str) -> None:
         query: dict[str, object] = {"force": values.force, "noprune": values.no_prune}
@@ -248,6 +245,7 @@ COMMANDS = {
         (
             Option("-f, --force", "flag", "", "also when it is in use; ignore a missing one"),
             Option("--no-prune", "flag", "", "keep images it was built on"),
+            Option("--remote", "flag", "", "from their registry"),
         ),
         arguments=(1, None),
     ),

@@ -25,6 +25,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "start", "stop", "restart", "kill", "rm", "rename", "pause", "unpause",
         "ps", "port", "stats",
     ),
+    "registry": ("pull", "push", "login", "logout", "tags"),
     "image": ("images", "load", "save", "import", "tag", "rmi", "history"),
     "disks": ("to-disk", "from-disk"),
     "system": ("inspect", "events", "info", "version", "engine"),
@@ -41,6 +42,7 @@ NOUNS: dict[str, dict[str, str]] = {
     "image": {
         "ls": "images", "list": "images", "rm": "rmi", "load": "load", "save": "save",
         "import": "import", "tag": "tag", "history": "history", "inspect": "inspect --type=image",
+        "pull": "pull", "push": "push", "tags": "tags",
         "to-disk": "to-disk", "from-disk": "from-disk",
     },
     "system": {"info": "info", "events": "events"},

@@ -8,8 +8,8 @@ import sys
 from proa.cli import attached, config, session
 from proa.cli.attached import Attachment
 from proa.cli.options import Option, OptionsFirst, Values
-from proa.client.connection import target
-from proa.errors import Conflict, Invalid, NotFound, ProaError
+from proa.client.connection import Connection, target
+from proa.errors import Conflict, ImageNotFound, Invalid, NotFound, ProaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def create(values: Values, arguments: list[str]) -> int:
     """Create an instance and print its id."""
     request = config.body(values, arguments)
     _claim_cidfile(values)
-    answer = session.post("/containers/create", request, name=values.name)
+    answer = _create(session.connect(), request, values)
     _announce(answer, values)
     print(answer["Id"])
     return 0
@@ -48,7 +48,7 @@ def run(values: Values, arguments: list[str]) -> int:
 
 def _run_detached(values: Values, request: dict[str, Any]) -> int:
     stages = session.Stages() if values.trace else None
-    answer = session.post("/containers/create", request, name=values.name)
+    answer = _create(session.connect(), request, values)
     instance = answer["Id"]
     _announce(answer, values)
     try:
@@ -73,9 +73,9 @@ def _run_attached(values: Values, request: dict[str, Any]) -> int:
     if attachment.proxy:
         attachment.proxy.install()
     control = session.connect()
-    control.begin("POST", target("/containers/create", {"name": values.name}), request)
+    _ask_to_create(control, request, values)
     streams = session.connect(), session.connect()
-    answer = control.finish().json()
+    answer = _created(control, request, values)
     instance = answer["Id"]
     _announce(answer, values)
 
@@ -103,6 +103,39 @@ def _run_attached(values: Values, request: dict[str, Any]) -> int:
     if remove_here and detached:
         sys.stderr.write(f"warning: '{instance[:12]}' stays when it ends, because of --trace\n")
     return code or 0
+
+
+def _create(control: Connection, request: dict[str, Any], values: Values) -> dict[str, Any]:
+    _ask_to_create(control, request, values)
+    return _created(control, request, values)
+
+
+def _ask_to_create(control: Connection, request: dict[str, Any], values: Values) -> None:
+    if values.pull == "always":
+        _pull(request, values)
+    query = {"name": values.name, "platform": values.platform}
+    control.begin("POST", target("/containers/create", query), request)
+
+
+def _created(control: Connection, request: dict[str, Any], values: Values) -> dict[str, Any]:
+    """The answer; an image that is missing is pulled, and the request made again."""
+    try:
+        answer = control.finish()
+    except ImageNotFound:
+        if values.pull is not None and values.pull != "missing":
+            raise
+        sys.stderr.write(f"Unable to find image '{request['Image']}' locally\n")
+        _pull(request, values)
+        _ask_to_create(control, request, values)
+        answer = control.finish()
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def _pull(request: dict[str, Any], values: Values) -> None:
+    from proa.cli.registry import fetch
+
+    fetch(request["Image"], values.platform)
 
 
 def _attachment(values: Values, request: dict[str, Any]) -> Attachment:

@@ -24,6 +24,8 @@ def inspect(values: Values, arguments: list[str]) -> int:
     kind = {"instance": "container"}.get(values.type, values.type)
     if kind not in (None, *_INSPECTED):
         raise Invalid(f"unknown type '{values.type}'", hint="container or image")
+    if values.remote or values.raw:
+        return _remote(values, arguments)
     found, code = [], 0
     for reference in arguments:
         try:
@@ -31,14 +33,29 @@ def inspect(values: Values, arguments: list[str]) -> int:
         except ProaError as error:
             complain(error)
             code = error.exit_code
-    if not values.format:
-        from proa.client.fastjson import pretty
-
-        print(pretty(found))
-    else:
-        for item in found:
-            print(_formatted(item, values.format))
+    _print(found, values.format)
     return code
+
+
+def _print(found: list[Any], template: str | None) -> None:
+    if template:
+        for item in found:
+            print(_formatted(item, template))
+        return
+    from proa.client.fastjson import pretty
+
+    print(pretty(found))
+
+
+def _remote(values: Values, arguments: list[str]) -> int:
+    from proa.cli import registry
+
+    if not values.remote:
+        raise Invalid("'--raw' needs '--remote'")
+    found = registry.inspect(arguments, values.raw, values.platform)
+    if not values.raw:
+        _print(found, values.format)
+    return 0
 
 
 def _find(reference: str, kind: str | None, size: bool) -> Any:
@@ -166,6 +183,9 @@ COMMANDS = {
             _TEMPLATE,
             Option("--type", "text", "container|image", "look only among these"),
             Option("-s, --size", "flag", "", "add sizes of instances"),
+            Option("--remote", "flag", "", "images in their registry, which need not be here"),
+            Option("--raw", "flag", "", "with --remote: what the registry has, byte for byte"),
+            Option("--platform", "text", "OS/ARCH", "with --remote: for another platform"),
         ),
         arguments=(1, None),
     ),

@@ -22,6 +22,7 @@ from proa.engine.filters import matches
 from proa.engine.instance import Instance, Record
 from proa.engine.logs import read_log
 from proa.engine.options import AttachOptions, LogOptions
+from proa.engine.registries import Registries
 from proa.engine.stats import Stats, stats, top
 from proa.errors import Conflict, Invalid
 from proa.image.catalog import Image
@@ -44,6 +45,7 @@ class Engine:
         self.images, self.networks, self.volumes = core.images, core.networks, core.volumes
         self.events, self.isolations = core.events, core.isolations
         core.images.in_use = self._users_of
+        self.registries = Registries(core.images, core.events, self.config.registry)
 
     def recover(self) -> None:
         """Put the record and the host in agreement; before serving."""

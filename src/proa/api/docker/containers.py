@@ -42,7 +42,11 @@ def create(engine: Engine, request: Request) -> Answer:
         raise Invalid("field 'Image' must name an image")
     name = request.text("name").removeprefix("/") or None
     try:
-        _check_platform(request.text("platform"), engine.images.inspect(image))
+        inspected = engine.images.inspect(image)
+    except ImageNotFound:
+        raise lookup.missing_image(image) from None
+    _check_platform(request.text("platform"), inspected)
+    try:
         made = engine.create(name, config)
     except ImageNotFound:
         raise lookup.missing_image(image) from None
@@ -56,7 +60,7 @@ def _check_platform(wanted: str, image: dict[str, Any]) -> None:
     asked = {"os": system, "architecture": machine.partition("/")[0]}
     for key, value in asked.items():
         if value and offered[key] and value != offered[key]:
-            raise NotFound(f"the image is for {key} '{offered[key]}', not for '{wanted}'")
+            raise ImageNotFound(f"the image is for {key} '{offered[key]}', not for '{wanted}'")
 
 
 def inspect(engine: Engine, request: Request) -> Answer:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proa.api.answer import Answer, Produced, Reply, json_bytes, json_reply
-from proa.api.docker import bodies, lookup
+from proa.api.docker import bodies, lookup, registries
 from proa.api.docker.times import seconds
 from proa.api.request import Request
 from proa.errors import Conflict, ImageNotFound, Invalid, Unsupported
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 LIST_FILTERS = frozenset({"reference", "dangling", "label", "before", "since", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "until", "label"})
-PULLING = "pulling images from a registry is not supported yet"
 TAR = "application/x-tar"
 Image = dict[str, Any]  # as Docker lists or inspects it
 
@@ -51,9 +50,9 @@ def _find(engine: Engine, reference: str) -> Image:
 
 
 def create(engine: Engine, request: Request) -> Answer:
-    """POST /images/create: import from the body; pulling is not there yet."""
+    """POST /images/create: pull, or import from the body."""
     if request.text("fromImage"):
-        raise Unsupported(PULLING, hint="use 'load' or 'import'")
+        return registries.pull(engine, request)
     source = request.text("fromSrc")
     if source != "-":
         raise Unsupported(f"importing from '{source}' is not supported", hint="send the tar itself")
