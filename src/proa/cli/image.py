@@ -134,11 +134,11 @@ def save(values: Values, arguments: list[str]) -> int:
         for data in answer.parts():
             write_all(1, data)
     else:
-        _write_file(values.output, answer)
+        write_file(values.output, answer)
     return 0
 
 
-def _write_file(path: str, answer: Answer) -> None:
+def write_file(path: str, answer: Answer) -> None:
     """Under another name until it is complete, so that a half archive is never taken for one."""
     partial = f"{path}.{os.getpid()}.part"
     try:

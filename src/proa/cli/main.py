@@ -27,13 +27,15 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "registry": ("pull", "push", "login", "logout", "tags"),
     "image": ("images", "load", "save", "import", "tag", "rmi", "history"),
+    "changes": ("commit", "diff", "export"),
     "disks": ("to-disk", "from-disk"),
     "system": ("inspect", "events", "info", "version", "engine"),
 }  # fmt: skip
 
 _INSTANCE_VERBS = (
-    "attach", "cp", "create", "exec", "inspect", "kill", "logs", "pause", "port", "rename",
-    "restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "wait",
+    "attach", "commit", "cp", "create", "diff", "exec", "export", "inspect", "kill", "logs",
+    "pause", "port", "rename", "restart", "rm", "run", "start", "stats", "stop", "top", "unpause",
+    "wait",
 )  # fmt: skip
 
 NOUNS: dict[str, dict[str, str]] = {

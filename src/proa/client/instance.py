@@ -138,6 +138,26 @@ class Instance:
         with self._client.connect() as connection:
             connection.request("PUT", url, tar, {"Content-Type": "application/x-tar"}).read()
 
+    def commit(self, name: str = "", *, pause: bool = True, message: str = "") -> str:
+        """Make an image of its files; the image's id."""
+        repository, colon, tag = name.rpartition(":")
+        if not colon or "/" in tag:
+            repository, tag = name, "latest" if name else ""
+        query: dict[str, object] = {
+            "container": self.id, "repo": repository or None, "tag": tag or None, "pause": pause,
+            "comment": message or None,
+        }  # fmt: skip
+        return str(self._client.call("POST", "/commit", query)["Id"])
+
+    def changes(self) -> list[tuple[str, str]]:
+        """What it changed about its image: A, C or D, and the path."""
+        found = self._client.call("GET", instance_path(self.id, "/changes")) or []
+        return [("CAD"[item["Kind"]], item["Path"]) for item in found]
+
+    def export(self) -> Iterator[bytes]:
+        """A tar stream of all its files, but for what is mounted."""
+        return self._client.stream("GET", instance_path(self.id, "/export")).parts()
+
     def _post(self, verb: str, **query: object) -> None:
         try:
             self._client.call("POST", instance_path(self.id, verb), query)

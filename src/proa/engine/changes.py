@@ -53,7 +53,7 @@ def bring(agent: Agent, device: str, into: Path, cancel: threading.Event | None 
         with _asked(agent, device) as connection:
             records = _Received(connection, cancel or threading.Event())
             with tree.reporting("bring a guest's changes to the host"):
-                unpack.unpack(_Pieces(layer(records)), into, trash)
+                unpack.unpack(_Pieces(layer(records, os.stat(into))), into, trash)
     finally:
         files.remove_tree(trash)
 
@@ -119,8 +119,12 @@ class _Pieces:
         return bytes(part)
 
 
-def layer(records: _Received) -> Iterator[bytes]:
-    """The records as the tar of a layer, piece by piece."""
+def layer(records: _Received, root: os.stat_result) -> Iterator[bytes]:
+    """The records as the tar of a layer, piece by piece.
+
+    A disk's upper directory is root's, mode 0755, whatever the image's: unless it was changed, it
+    is `root`.
+    """
     attributes: dict[bytes, bytes] = {}
     total = 0
     for _ in range(2 * unpack.MAXIMUM_ENTRIES):
@@ -141,8 +145,9 @@ def layer(records: _Received) -> Iterator[bytes]:
         total += entry.size
         if total > MAXIMUM_BYTES:
             raise Corrupt(f"the guest sends more than '{MAXIMUM_BYTES}' bytes")
-        if path != b"." or (head[2], head[3], head[4]) != _UNTOUCHED_ROOT:
-            yield from _member(entry, records)
+        if path == b"." and (head[2], head[3], head[4]) == _UNTOUCHED_ROOT:
+            entry.mode, entry.uid, entry.gid = root.st_mode & 0o7777, root.st_uid, root.st_gid
+        yield from _member(entry, records)
     raise Corrupt("the guest sends too many records")
 
 

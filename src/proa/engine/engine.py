@@ -14,8 +14,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import proa
-from proa.engine import config, disks, files, inspect, lifecycle, names, recovery, request, streams
+from proa.engine import (
+    commit,
+    config,
+    disks,
+    files,
+    inspect,
+    lifecycle,
+    names,
+    recovery,
+    request,
+    streams,
+)
 from proa.engine import instance as states
+from proa.engine.commit import Commit
 from proa.engine.core import Core
 from proa.engine.execs import Execs
 from proa.engine.filters import matches
@@ -26,6 +38,7 @@ from proa.engine.registries import Registries
 from proa.engine.stats import Stats, stats, top
 from proa.errors import Conflict, Invalid
 from proa.image.catalog import Image
+from proa.image.layer.writer import Sink
 
 Filters = dict[str, list[str]]
 Table = tuple[list[str], list[list[str]]]
@@ -278,6 +291,18 @@ class Engine:
     ) -> None:
         """Unpack a tar inside."""
         files.archive_put(self._core, self.get(reference), path, archive)
+
+    def commit(self, reference: str, wanted: Commit) -> Image:
+        """An image of an instance's files."""
+        return commit.commit(self._core, self.get(reference), wanted)
+
+    def changes(self, reference: str) -> Sequence[tuple[int, str]]:
+        """What it changed about its image: Docker's kind (0 C, 1 A, 2 D) and path."""
+        return commit.changed(self._core, self.get(reference))
+
+    def export(self, reference: str, sink: Sink) -> None:
+        """All its files as one tar."""
+        commit.export(self._core, self.get(reference), sink)
 
     def update(self, reference: str, body: Any) -> None:
         """Change limits, of a running instance at once."""

@@ -33,7 +33,7 @@ from proa.spec import Limits, Process, Security, Spec
 HOSTNAME = "build"
 POLL_SECONDS = 0.1  # how late a cancelled step may notice
 COVERED = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/machine-id")
-KERNELS = ("/proc", "/sys", "/dev")
+STUBS = ("/proc", "/sys", "/dev", *COVERED)  # what a place needs to be there
 _FRAME = struct.Struct(">BxxxI")  # Docker's: stream, length
 _CHUNK = 1 << 16
 
@@ -192,7 +192,7 @@ def _empty(directory: Path) -> Path:
 
 
 def _targets(step: Step) -> tuple[str, ...]:
-    return (*KERNELS, *COVERED, *(mount.target for mount in step.mounts))
+    return (*STUBS, *(mount.target for mount in step.mounts))
 
 
 def _spec(step: Step, isolation: str, mounts: step_mounts.Prepared) -> Spec:

@@ -50,6 +50,12 @@ class Running(Protocol):
     def resume(self) -> None:
         """Thaw it."""
 
+    def hold(self) -> None:
+        """Stop its processes for a moment; the place itself still answers."""
+
+    def let_go(self) -> None:
+        """Let them run again."""
+
     def update(self, limits: Limits) -> None:
         """Change limits while running.  Raises Unsupported when it cannot."""
 

@@ -53,6 +53,8 @@ class Container:
         """Thaw by cgroup."""
         self.place.cgroup.thaw()
 
+    hold, let_go = pause, resume
+
     def update(self, limits: Limits) -> None:
         """Change the cgroup's limits."""
         self.place.cgroup.apply(limits)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import socket
 import struct
+import time
 
 from proa import plan
 from proa.agent import Agent, Attach
-from proa.errors import IsolationError
+from proa.errors import IsolationError, Timeout
 from proa.host.cgroup import Usage
 from proa.isolation.vm.plans import PLACE_CGROUP
 
@@ -32,6 +33,15 @@ def usage(agent: Agent) -> Usage:
     """Memory, processor time, processes and blocks moved, of the guest's place."""
     paths = (MEMORY, *(f"{PLACE_CGROUP}/{name}" for name in FILES))
     return parse(dict(zip((MEMORY, *FILES), _read(agent, paths), strict=True)))
+
+
+def freeze(agent: Agent, *, frozen: bool) -> None:
+    """Freeze or thaw the guest's place.  Raises Timeout when its processes do not stop."""
+    agent.setup((plan.Write(f"{PLACE_CGROUP}/cgroup.freeze", "0644", str(int(frozen))),))
+    end = time.monotonic() + ANSWER_SECONDS
+    while frozen and "frozen 1" not in _read(agent, (f"{PLACE_CGROUP}/cgroup.events",))[0]:
+        if time.monotonic() > end:
+            raise Timeout("the processes of the vm do not stop")
 
 
 def parse(content: dict[str, str]) -> Usage:

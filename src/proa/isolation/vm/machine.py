@@ -60,6 +60,14 @@ class Machine:
         self.qmp.execute("cont")
         self.place.agent.setup((plan.Clock(time.time_ns()),))
 
+    def hold(self) -> None:
+        """Freeze the place by the guest's own cgroup."""
+        inside.freeze(self.place.agent, frozen=True)
+
+    def let_go(self) -> None:
+        """Thaw it."""
+        inside.freeze(self.place.agent, frozen=False)
+
     def update(self, limits: Limits) -> None:
         """Change limits: the guest's own up to its RAM, processor time by the host's cgroup."""
         room = self.shape.ram_bytes - KERNEL_SHARE_MIB * MIB
