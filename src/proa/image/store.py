@@ -62,6 +62,14 @@ def _new_name(text: str) -> Reference:
     return wanted
 
 
+def _leaving(image: Image, name: str) -> tuple[str, ...]:
+    """What goes with a name: the last tag of a repository takes its digests along."""
+    repository = reference.parse(name).repository
+    known = [text for text in image.references if reference.parse(text).repository == repository]
+    tags = [text for text in known if not reference.parse(text).digest]
+    return tuple(known) if tags == [name] else (name,)
+
+
 class Images:
     """The image store of one engine, below `root`; safe for threads and for other processes.
 
@@ -159,7 +167,7 @@ class Images:
         if wanted in snapshot.broken:
             return self._remove_broken(wanted)
         image = self.get(name)
-        going = (wanted,) if wanted in snapshot.by_name else image.references
+        going = _leaving(image, wanted) if wanted in snapshot.by_name else image.references
         if len(image.names) > 1 and wanted not in going and not force:
             raise Conflict(
                 f"image '{image.id[7:19]}' has several names: '{', '.join(image.names)}'",
