@@ -29,7 +29,10 @@ def table(heading: str) -> dict[str, list[str]]:
 def test_configuration() -> None:
     source = Path(config.__file__).read_text()
     keys = re.findall(r'settings\.get\("(\w+)"', source)
-    plain = {field.name: field.default for field in dataclasses.fields(config.Config)}
+    plain = {
+        field.name: {} if field.default_factory is dict else field.default
+        for field in dataclasses.fields(config.Config)
+    }
     known = {key: plain[key] for key in keys if key != "vm"}
     known |= {f"vm.{name}": value for name, value in dataclasses.asdict(Settings()).items()}
     listed = {key: json.loads(row[0].strip("`")) for key, row in table("Configuration").items()}
