@@ -148,8 +148,9 @@ class Apt:
         """A dpkg status that pretends these are installed, so that nothing brings them."""
         if not names:
             return ""
-        self._write("status", "")
-        said = self._run("apt-cache", "show", "--no-all-versions", "--", *names)
+        with files.Lock(self._lock):
+            self._write("status", "")
+            said = self._run("apt-cache", "show", "--no-all-versions", "--", *names)
         return "".join(
             f"Package: {fields['Package']}\nStatus: install ok installed\n"
             f"Version: {fields['Version']}\nArchitecture: {fields['Architecture']}\n"

@@ -2,8 +2,8 @@
 
 The base (what is Essential, and what that needs) is a layer of its own, which every image of the
 same packages shares, and the next build takes from the store.  Its files are unpacked here, as no
-shell is there before them; then dpkg installs the same packages over themselves in the place, with
-their scripts, and after them, in a second place, those that were asked for, in apt's order.
+shell is there before them; over that dpkg installs the same packages in the place, with their
+scripts.  What was asked for is installed in a second place over the base, in apt's order.
 A distroless image is unpacked only, and its packages are noted in `status.d`.
 """
 
@@ -26,6 +26,7 @@ from proa.image.packages.apt import Apt, Package, Plan
 from proa.image.packages.work import (
     PACKAGES,
     Made,
+    Origin,
     Work,
     fresh,
     link_packages,
@@ -73,16 +74,17 @@ def _base(work: Work, resolver: Apt) -> Made:
     work.say(f"Installing the base: {len(plan.packages)} packages")
     resolver.fetch(plan, work.request.offline)
     began = now_seconds()
-    directory = fresh(work, "base")
-    upper = directory / "upper"
-    _prepare(upper, plan, resolver.architecture)
+    unpacked = work.workspace / "unpacked"
+    unpacked.mkdir(mode=0o755)
+    _prepare(unpacked, plan, resolver.architecture)
     for package in plan.packages:
-        _unpack(work, package, upper)
+        _unpack(work, package, unpacked)
     packages = link_packages(work, "base-packages", [item.file for item in plan.packages])
     names = " ".join(f"./{item.file.name}" for item in plan.packages)
     script = f"cd {PACKAGES}\ndpkg --force-depends --install {names}\ndpkg --configure -a\n"
-    run_script(work, script, directory, [_nothing(work)], packages)
-    made = seal(work, directory, began, 0, made_by)
+    directory = fresh(work, "base")
+    run_script(work, script, directory, [unpacked], packages)
+    made = seal(work, directory, Origin(began, 0, made_by), unpacked)
     note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     files.atomic_write(
         note, json.dumps({"diff_id": made.layer.diff_id, "epoch": made.epoch_seconds}).encode()
@@ -105,12 +107,6 @@ def _noted(work: Work, note: Path, made_by: str) -> Made | None:
         return Made(layer, int(found["epoch"]), made_by) if layer is not None else None
     except (OSError, ValueError, KeyError, Corrupt):
         return None
-
-
-def _nothing(work: Work) -> Path:
-    path = work.workspace / "nothing"
-    path.mkdir(mode=0o755, exist_ok=True)
-    return path
 
 
 def _prepare(upper: Path, plan: Plan, architecture: str) -> None:
@@ -174,7 +170,7 @@ def _application(work: Work, resolver: Apt, base: Made) -> list[Made]:
     packages = link_packages(work, "new-packages", [item.file for item in plan.packages])
     run_script(work, _script(plan), directory, [base.layer.root], packages)
     made_by = f"packages: {' '.join(work.spec.packages)}"
-    return [seal(work, directory, began, base.epoch_seconds, made_by)]
+    return [seal(work, directory, Origin(began, base.epoch_seconds, made_by))]
 
 
 def _script(plan: Plan) -> str:
@@ -227,7 +223,7 @@ def _distroless(work: Work, resolver: Apt) -> Made:
         _unpack(work, package, upper)
     _note_packages(upper, plan.packages)
     made_by = f"packages, unpacked: {' '.join(work.spec.packages)}"
-    return seal(work, directory, began, 0, made_by)
+    return seal(work, directory, Origin(began, 0, made_by))
 
 
 def _link_usr(upper: Path, architecture: str) -> None:

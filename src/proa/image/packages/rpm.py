@@ -25,6 +25,7 @@ from proa.image.packages.work import (
     TOOLS,
     Call,
     Made,
+    Origin,
     Shown,
     Work,
     fresh,
@@ -70,7 +71,8 @@ def install(work: Work) -> list[Made]:
         "SOURCE_DATE_EPOCH": str(epoch if spec.epoch_seconds is None else spec.epoch_seconds),
     }
     run_in_place(work, Call(_command(spec, found), (nothing,), shown, environment), directory)
-    return [seal(work, directory, began, epoch, f"packages: {' '.join(spec.packages)}")]
+    origin = Origin(began, epoch, f"packages: {' '.join(spec.packages)}")
+    return [seal(work, directory, origin)]
 
 
 def _check(spec: Spec) -> None:

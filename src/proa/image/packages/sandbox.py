@@ -43,6 +43,11 @@ def own(directory: Path) -> Path:
     return directory
 
 
+def give(path: Path) -> None:
+    """Make a file of ours theirs."""
+    os.chown(path, *user(), follow_symlinks=False)
+
+
 def run(
     directory: Path, command: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> str:

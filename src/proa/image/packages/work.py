@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from proa.errors import BuildError
 from proa.image.assembly import Assembly, Layer
 from proa.image.build.step import Runner, Step, StepMount
+from proa.image.layer import pack
 from proa.image.packages import normalise
 from proa.image.packages.spec import Spec
 from proa.image.progress import Progress
@@ -163,16 +165,33 @@ def now_seconds() -> float:
     return time.time() - _CLOCK_SLACK_SECONDS
 
 
-def seal(work: Work, directory: Path, began: float, floor_seconds: int, made_by: str) -> Made:
+@dataclass(frozen=True)
+class Origin:
+    """What a layer is of: when its making began, the epoch of the layer below, how it was made."""
+
+    began_seconds: float
+    floor_seconds: int
+    made_by: str
+
+
+def seal(work: Work, directory: Path, origin: Origin, below: Path | None = None) -> Made:
     """Make a layer of `directory`/upper: cleaned, nothing younger than its epoch.
 
-    The epoch is the declaration's, or the newest file a package brought (never before
-    `floor_seconds`, the layer's below).
+    The epoch is the declaration's, or the newest file a package brought (never before the layer
+    below).  With `below`, a directory that nobody needs any more, the layer is of both.
     """
     upper = directory / "upper"
-    normalise.clean(upper, work.spec)
+    parts = [upper] if below is None else [upper, below]
     epoch = work.spec.epoch_seconds
+    for part in parts:
+        normalise.clean(part, work.spec)
     if epoch is None:
-        epoch = max(normalise.newest(upper, began), floor_seconds)
+        found = [normalise.newest(part, origin.began_seconds) for part in parts]
+        epoch = max(origin.floor_seconds, *found)
     normalise.settle_shadow(upper, epoch)
-    return Made(work.assembly.layer_from_upper(upper, epoch), epoch, made_by)
+    if below is None:
+        return Made(work.assembly.layer_from_upper(upper, epoch), epoch, origin.made_by)
+    with tempfile.TemporaryFile(dir=work.workspace) as merged:
+        pack.pack_merged(parts, merged, epoch)
+        merged.seek(0)
+        return Made(work.assembly.layer_from_tar(merged), epoch, origin.made_by)

@@ -1,0 +1,1 @@
+"""Bills of materials: what software an image holds, said in SPDX and CycloneDX."""

@@ -1,0 +1,108 @@
+"""The databases of package managers: dpkg, distroless's status.d, apk, rpm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from proa.errors import HostError
+from proa.host import files
+from proa.image.packages import sandbox
+from proa.image.sbom import reading
+from proa.image.sbom.component import APK, DEB, RPM, Component, short
+
+MAXIMUM_DATABASE = 64 << 20
+MAXIMUM_RPM_DATABASE = 1 << 30
+_RPM_PATHS = ("usr/lib/sysimage/rpm", "var/lib/rpm")
+_RPM_FILES = ("rpmdb.sqlite", "Packages.db", "Packages")
+_RPM_FIELDS = ("NAME", "EPOCHNUM", "VERSION", "RELEASE", "ARCH", "LICENSE", "VENDOR", "SOURCERPM")
+_RPM_FORMAT = "\\t".join(f"%{{{name}}}" for name in _RPM_FIELDS) + "\\n"
+_RPM_KEYS = "gpg-pubkey"
+
+
+def dpkg(root: int) -> Iterator[Component]:
+    """Installed packages of dpkg's status file, and of distroless's directory beside it."""
+    texts = [reading.read(root, "var/lib/dpkg/status", MAXIMUM_DATABASE)]
+    for name in reading.names(root, "var/lib/dpkg/status.d"):
+        if not name.endswith((".md5sums", ".preinst", ".postinst")):
+            texts.append(reading.read(root, f"var/lib/dpkg/status.d/{name}", 1 << 20))
+    for text in filter(None, texts):
+        for fields in stanzas(text):
+            if fields.get("Package") and "not-installed" not in fields.get("Status", ""):
+                if fields.get("Status", "installed").split()[-1] != "config-files":
+                    yield _of_dpkg(fields)
+
+
+def _of_dpkg(fields: dict[str, str]) -> Component:
+    return Component(
+        DEB, short(fields["Package"]), short(fields.get("Version", "")),
+        short(fields.get("Architecture", "")), "", short(fields.get("Maintainer", "")),
+        short(fields.get("Source", "").partition(" ")[0]),
+    )  # fmt: skip
+
+
+def stanzas(data: bytes) -> Iterator[dict[str, str]]:
+    """Paragraphs of `Key: value`; continued lines are left out, a repeated key counts once."""
+    fields: dict[str, str] = {}
+    for line in data.split(b"\n"):
+        if not line.strip():
+            if fields:
+                yield fields
+            fields = {}
+        elif not line.startswith((b" ", b"\t")):
+            key, colon, value = line.partition(b":")
+            if colon and len(key) < 64:
+                text = value[:4096].strip().decode(errors="replace")
+                fields.setdefault(key.decode(errors="replace"), text)
+    if fields:
+        yield fields
+
+
+def apk(root: int) -> Iterator[Component]:
+    """Packages of Alpine's database: one letter, a colon, the value."""
+    for path in ("lib/apk/db/installed", "usr/lib/apk/db/installed"):
+        data = reading.read(root, path, MAXIMUM_DATABASE)
+        if data is None:
+            continue
+        for fields in stanzas(data):
+            if fields.get("P"):
+                yield Component(
+                    APK, short(fields["P"]), short(fields.get("V", "")),
+                    short(fields.get("A", "")), short(fields.get("L", "")),
+                    short(fields.get("m", "")), short(fields.get("o", "")),
+                )  # fmt: skip
+        return
+
+
+def rpm(root: int, workspace: Path) -> Iterator[Component]:
+    """Packages of rpm's database: a copy of it, read by the host's rpm as nobody.
+
+    Raises HostError when rpm cannot read it, or is not there.
+    """
+    for directory in _RPM_PATHS:
+        found = [name for name in _RPM_FILES if name in reading.names(root, directory)]
+        if not found:
+            continue
+        copy = sandbox.own(workspace / "rpm")
+        for name in found:
+            data = reading.read(root, f"{directory}/{name}", MAXIMUM_RPM_DATABASE)
+            files.atomic_write(copy / name, data or b"", mode=0o644)
+            sandbox.give(copy / name)
+        said = sandbox.run(
+            copy, ["rpm", "--dbpath", sandbox.HERE, "-qa", "--queryformat", _RPM_FORMAT]
+        )
+        for line in said.splitlines():
+            fields = [short(field) for field in line.split("\t")]
+            if len(fields) != len(_RPM_FIELDS):
+                raise HostError("rpm's answer about the image's database is malformed")
+            if fields[0] != _RPM_KEYS:
+                yield _of_rpm(fields)
+        return
+
+
+def _of_rpm(fields: list[str]) -> Component:
+    name, epoch, version, release, architecture, license, vendor, source = (
+        "" if field == "(none)" else field for field in fields
+    )
+    whole = f"{version}-{release}" if epoch in ("", "0") else f"{epoch}:{version}-{release}"
+    return Component(RPM, name, whole, architecture, license, vendor, source)
