@@ -227,7 +227,7 @@ def token_server(folder: Path, login: tuple[str, str]) -> Iterator[TokenServer]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         made.url = f"http://127.0.0.1:{server.server_port}/token"
         yield made
         server.shutdown()

@@ -34,6 +34,7 @@ class Blob:
         self._hash = hashlib.sha256()
         self._answer: Answer | None = None
         self._cuts = self._since_cut = 0
+        self._behind = 0  # bytes that come again before new ones do
         self.offset = 0
 
     def skip(self, data: bytes) -> None:
@@ -44,19 +45,24 @@ class Blob:
     def read(self, size: int, /) -> bytes:
         """The next bytes; none at the end, once the digest was right.  Raises Corrupt."""
         while self.offset < self._wanted.size:
+            answer = self._opened()
             try:
-                data = self._opened().read(min(size, CHUNK))
-                if not data:
-                    raise Unreachable(f"blob '{self._wanted.digest}' ends too early")
+                while self._behind:
+                    self._behind -= len(self._some(answer, min(CHUNK, self._behind)))
+                return self._taken(self._some(answer, min(CHUNK, size)))
             except Unreachable as error:
                 self._cut(error)
-                continue
-            return self._taken(data)
         self.close()
         found = f"sha256:{self._hash.hexdigest()}"
         if found != self._wanted.digest:
             raise self._corrupt(f"has digest '{found}'")
         return b""
+
+    def _some(self, answer: Answer, size: int) -> bytes:
+        data = answer.read(size)
+        if not data:
+            raise Unreachable(f"blob '{self._wanted.digest}' ends too early")
+        return data
 
     def _taken(self, data: bytes) -> bytes:
         self.offset += len(data)
@@ -103,7 +109,7 @@ class Blob:
         return self._answer
 
     def _check(self, answer: Answer) -> None:
-        """What comes must be the rest, or the whole: then it is read up to where we are."""
+        """What comes must be the rest, or the whole: then we are behind."""
         start = 0
         if answer.status == 206:
             said = _RANGE.fullmatch(answer.header("Content-Range"))
@@ -114,11 +120,7 @@ class Blob:
             raise self._corrupt(
                 f"has '{answer.length + start}' bytes but '{self._wanted.size}' were promised"
             )
-        while start < self.offset:
-            data = answer.read(min(CHUNK, self.offset - start))
-            if not data:
-                raise Unreachable(f"blob '{self._wanted.digest}' ends too early")
-            start += len(data)
+        self._behind = self.offset - start
 
 
 def document(registry: Registry, repository: str, wanted: Descriptor, what: str) -> bytes:

@@ -248,7 +248,9 @@ class Registry:
     def _pages(self, path: str, repository: str, what: str) -> Iterator[dict[str, Any]]:
         call = Call("GET", path, repository)
         url = f"{self._base(self.endpoint)}/v2/{path}"
-        for _ in range(_MAXIMUM_PAGES):
+        seen: set[str] = set()
+        while url not in seen and len(seen) < _MAXIMUM_PAGES:
+            seen.add(url)
             with self.send(call, url) as answer:
                 expect(answer, (200,), what)
                 data = answer.content(manifest.MAXIMUM_DOCUMENT, what)

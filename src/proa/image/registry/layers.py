@@ -98,6 +98,7 @@ class Taker:
         short = layer.digest[7:19]
         with partial.claimed(self.folder, layer.digest, fetch.registry.transport.check) as half:
             if self.has(diff_id, layer):
+                half.empty()
                 self._progress(Step("Already exists", short))
                 return
             for mirrored in (True, False):

@@ -255,8 +255,8 @@ class Transport:
         if kept is not None:
             try:
                 return self._exchange(kept, route, request)
-            except Unreachable:  # it may have been closed while it was idle
-                if not request.repeat:
+            except Unreachable as error:  # it may have been closed while it was idle
+                if not request.repeat or isinstance(error.__cause__, TimeoutError):
                     raise
         return self._exchange(wire.connect(route, self._terms), route, request)
 
