@@ -26,6 +26,7 @@ from proa.image import (
     views,
 )
 from proa.image.assembly import Assembly, Layer, Shelves, find_layer
+from proa.image.build.cache import Cache
 from proa.image.catalog import Catalog, Image, normalised
 from proa.image.disk import Disks
 from proa.image.layer import tree
@@ -80,7 +81,9 @@ class Images:
         with tree.reporting(f"open the image store '{root}'"):
             self._layout = Layout(root)
         self.in_use = in_use
-        self.keepers: list[garbage.Keeper] = []  # a build's cache, for one
+        self.build_directory = root / "build"
+        self.build_cache = Cache(self.build_directory)
+        self.keepers: list[garbage.Keeper] = [self.build_cache.keeps]
         self.bounds = STANDARD_BOUNDS
         self._catalog = Catalog(self._layout)
         self._layers = Layers(self._layout)
@@ -220,10 +223,14 @@ class Images:
         """Layers and images made here; what is made is kept from the collector until the end."""
         with self._layout.workspace() as work:
             yield Assembly(self.shelves(), work)
+        self._layers.settle_soon()
 
-    def workspace(self) -> AbstractContextManager[Path]:
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
         """A private directory on the store's file system, gone at the end."""
-        return self._layout.workspace()
+        with self._layout.workspace() as work:
+            yield work
+        self._layers.settle_soon()
 
     def layer(self, diff_id: str) -> Layer | None:
         """A layer the store has, unpacked and as a blob; None when unknown or damaged.
@@ -280,6 +287,7 @@ class Images:
                 self.collect()
                 raise
             self._catalog.forget()
+        self._layers.settle_soon()
         return tuple(
             Loaded(
                 self.get(arrival.image_id),

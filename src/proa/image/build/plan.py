@@ -1,0 +1,223 @@
+"""Which stages a build needs, what each begins with, and what variables FROM may use."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from proa.errors import BuildError, Invalid
+from proa.image import reference
+from proa.image.build import mounts, scope, words
+from proa.image.build.instructions import Containerfile, Instruction, Stage
+from proa.image.build.request import BuildRequest
+from proa.image.build.text import did_you_mean
+
+SCRATCH = "scratch"
+IMAGE_CONTEXT = "docker-image://"
+LAYERED = ("RUN", "COPY", "ADD", "WORKDIR")
+_ARCHITECTURES = {
+    "x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64", "i386": "386",
+    "i686": "386", "armv7l": "arm/v7", "armhf": "arm/v7", "riscv64": "riscv64",
+    "ppc64le": "ppc64le", "s390x": "s390x",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Platform:
+    """`os/architecture[/variant]`."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+
+
+def platform(text: str) -> Platform:
+    """The platform that `text` means; this host's when it is empty.  Raises Invalid."""
+    if not text:
+        found = _ARCHITECTURES.get(os.uname().machine, os.uname().machine)
+        text = f"linux/{found}"
+    names = text.lower().split("/")
+    if len(names) > 3 or not all(names) or (len(names) == 1 and names[0] not in _ARCHITECTURES):
+        raise Invalid(f"invalid platform '{text[:60]}'", hint="write it like linux/arm64")
+    if len(names) == 1:
+        names = ["linux", *_ARCHITECTURES[names[0]].split("/")]
+    architecture = _ARCHITECTURES.get(names[1], names[1])
+    variant = names[2] if len(names) > 2 else ""
+    if architecture.startswith("arm/"):
+        architecture, variant = "arm", variant or architecture.partition("/")[2]
+    return Platform(
+        names[0], architecture, "" if (architecture, variant) == ("arm64", "v8") else variant
+    )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where files come from: a stage's index, else an image's name, else a directory."""
+
+    stage: int = -1
+    image: str = ""
+    directory: str = ""
+
+    @property
+    def nothing(self) -> bool:
+        """Whether it is `scratch`."""
+        return self.stage < 0 and not self.image and not self.directory
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of the plan; `replaced`: a named context stands in for it."""
+
+    index: int
+    stage: Stage
+    name: str  # as progress shows it
+    base: Origin
+    platform: str
+    needs: tuple[int, ...]
+    replaced: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A build: `needed` stages in order, `target` the last of them, `globals` for FROM and ARG."""
+
+    file: Containerfile
+    nodes: tuple[Node, ...]
+    needed: tuple[int, ...]
+    target: int
+    globals: Mapping[str, str]
+    platform: Platform
+
+    def names(self) -> dict[str, int]:
+        """Stages by name."""
+        return _names(self.file)
+
+
+def make(file: Containerfile, request: BuildRequest) -> Plan:
+    """The plan of a build.  Raises BuildError, Invalid."""
+    wanted = platform(request.platform)
+    target = _target(file, request.target)
+    predefined = scope.platform_variables(str(platform("")), str(wanted), file.stages[target].name)
+    known = scope.of_file(file, predefined, request.arguments)
+    nodes = tuple(_node(file, request, known, index) for index in range(len(file.stages)))
+    needed: set[int] = set()
+    waiting = [target]
+    while waiting:
+        index = waiting.pop()
+        if index not in needed:
+            needed.add(index)
+            waiting += nodes[index].needs
+    return Plan(file, nodes, tuple(sorted(needed)), target, known, wanted)
+
+
+def _names(file: Containerfile) -> dict[str, int]:
+    return {stage.name: index for index, stage in enumerate(file.stages) if stage.name}
+
+
+def _target(file: Containerfile, text: str) -> int:
+    names = _names(file)
+    if not text:
+        return len(file.stages) - 1
+    if text.lower() in names:
+        return names[text.lower()]
+    if text.isdecimal() and len(text) < 6 and int(text) < len(file.stages):
+        return int(text)
+    raise BuildError(
+        f"no stage '{text}' in '{file.name}'", hint=did_you_mean(text, names), file=file.name
+    )
+
+
+def _node(file: Containerfile, request: BuildRequest, known: Mapping[str, str], index: int) -> Node:
+    stage, escape = file.stages[index], file.directives.escape
+    name = stage.name or (f"stage-{index}" if len(file.stages) > 1 else "")
+    with words.pointing(stage.origin):
+        base = words.word(stage.base, known, escape)
+        chosen = words.word(stage.platform, known, escape)
+    if not base:
+        raise stage.origin.error(f"the base '{stage.base}' is empty", hint="is an ARG missing?")
+    if stage.platform:
+        _checked_platform(stage, chosen)
+    if stage.name and stage.name in request.contexts:
+        origin = context(request.contexts[stage.name])
+        return Node(index, stage, name, origin, chosen, (), replaced=True)
+    earlier = {key: at for key, at in _names(file).items() if at < index}
+    if base.lower() in earlier:
+        found = Origin(stage=earlier[base.lower()])
+    else:
+        found = outside(base, request, stage.origin)
+    needs = [found.stage] if found.stage >= 0 else []
+    for instruction in stage.instructions:
+        needs += sources(instruction, earlier, index)
+    return Node(index, stage, name, found, chosen, tuple(dict.fromkeys(needs)))
+
+
+def _checked_platform(stage: Stage, text: str) -> None:
+    try:
+        if not text:
+            raise Invalid(f"the platform '{stage.platform}' is empty", hint="is an ARG missing?")
+        platform(text)
+    except Invalid as error:
+        raise stage.origin.error(error.message, hint=error.hint) from error
+
+
+def sources(instruction: Instruction, names: Mapping[str, int], index: int) -> list[int]:
+    """The stages before the `index`-th that an instruction takes files from."""
+    found: list[int] = []
+    if instruction.keyword == "COPY":
+        found.append(stage_of(instruction.flag("from"), names, index, numbers=True))
+    elif instruction.keyword == "RUN":
+        for text in instruction.flag_values("mount"):
+            found += (stage_of(name, names, index) for name in mounts.origins(text))
+    return [at for at in found if at >= 0]
+
+
+def stage_of(name: str, names: Mapping[str, int], index: int, *, numbers: bool = False) -> int:
+    """The stage before the `index`-th that is called `name`; -1 when none is."""
+    if numbers and name.isascii() and name.isdecimal() and len(name) < 6:
+        return int(name) if int(name) < index else -1
+    at = names.get(name.lower(), -1)
+    return at if at < index else -1
+
+
+def outside(name: str, request: BuildRequest, instruction: Instruction) -> Origin:
+    """What a name that is no stage means: a named context, `scratch`, or an image."""
+    if name == SCRATCH:
+        return Origin()
+    for said in (name, _familiar(name)):
+        if said in request.contexts:
+            return context(request.contexts[said])
+    try:
+        reference.parse(name)
+    except Invalid as error:
+        raise instruction.error(error.message, hint=error.hint) from error
+    return Origin(image=name)
+
+
+def _familiar(name: str) -> str:
+    try:
+        return reference.parse(name).familiar
+    except Invalid:
+        return name
+
+
+def context(text: str) -> Origin:
+    """What `--build-context name=text` means."""
+    if text.startswith(IMAGE_CONTEXT):
+        return Origin(image=text.removeprefix(IMAGE_CONTEXT))
+    if "://" in text or not posixpath.isabs(text):
+        raise Invalid(
+            f"cannot use '{text[:100]}' as a build context",
+            hint="a context is a directory of this host, or docker-image://name",
+        )
+    return Origin(directory=text)
+
+
+def steps(stage: Stage, base: Origin) -> int:
+    """How many lines of progress a stage has."""
+    layered = sum(instruction.keyword in LAYERED for instruction in stage.instructions)
+    return layered + bool(base.image or base.directory)
