@@ -17,7 +17,7 @@ from proa.api.docker import (
     volumes,
 )
 from proa.api.docker.refused import no_swarm, refusal
-from proa.api.proa import disks, extensions, registry
+from proa.api.proa import disks, extensions, packages, registry
 from proa.api.routes import Route
 
 NO_NETWORKS = refusal("changing networks", "use bridge or none")
@@ -101,6 +101,9 @@ ROUTES = (
     Route("POST", "/proa/engine/stop", extensions.stop),
     Route("GET", "/proa/isolations", extensions.isolations),
     Route("POST", "/proa/images/{name}/disk", disks.to_disk, upload=True),
+    Route("POST", "/proa/images/packages", packages.build, upload=True),
+    Route("GET", "/proa/images/{name}/sbom", packages.read),
+    Route("POST", "/proa/images/{name}/sbom", packages.attach),
     Route("GET", "/proa/instances/{id}/trace", extensions.trace),
     Route("GET", "/proa/instances/{id}/usage", extensions.usage),
     Route("GET", "/proa/registry/tags", registry.tags),

@@ -29,6 +29,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "image": ("images", "load", "save", "import", "tag", "rmi", "history"),
     "changes": ("commit", "diff", "export"),
     "disks": ("to-disk", "from-disk"),
+    "packages": ("from-packages",),
+    "sbom": ("sbom",),
     "system": ("inspect", "events", "info", "version", "engine"),
 }  # fmt: skip
 
@@ -46,6 +48,7 @@ NOUNS: dict[str, dict[str, str]] = {
         "import": "import", "tag": "tag", "history": "history", "inspect": "inspect --type=image",
         "pull": "pull", "push": "push", "tags": "tags",
         "to-disk": "to-disk", "from-disk": "from-disk",
+        "from-packages": "from-packages", "sbom": "sbom",
     },
     "system": {"info": "info", "events": "events"},
 }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from proa.engine import (
     inspect,
     lifecycle,
     names,
+    packages,
     recovery,
     request,
     streams,
@@ -38,7 +40,10 @@ from proa.engine.registries import Registries
 from proa.engine.stats import Stats, stats, top
 from proa.errors import Conflict, Invalid
 from proa.image.catalog import Image
+from proa.image.layer.stream import Source
 from proa.image.layer.writer import Sink
+from proa.image.progress import Progress
+from proa.image.sbom.bill import Bill
 
 Filters = dict[str, list[str]]
 Table = tuple[list[str], list[list[str]]]
@@ -353,6 +358,26 @@ class Engine:
     def to_disk(self, image: Image, wanted: disks.Wanted) -> Iterator[str | disks.Made]:
         """A disk of an image that boots without Proa: progress, then the disk."""
         return disks.to_disk(self._core, image, wanted)
+
+    # -- packages and bills of materials --------------------------------------------------------
+
+    def from_packages(
+        self, sent: Source, order: packages.Order, progress: Progress, cancel: threading.Event
+    ) -> Image:
+        """An image of a declaration and the files beside it, sent as a tar."""
+        return packages.make(self._core, sent, order, progress, cancel)
+
+    def bill(self, name: str, format: str) -> Bill:
+        """An image's bill of materials: the attached one, or one made now."""
+        return packages.bill_of(self._core, name, format)
+
+    def packages_of(self, name: str) -> tuple[Sequence[dict[str, str]], bool]:
+        """Packages in an image as rows, and whether they are of an attached bill."""
+        return packages.table_of(self._core, name)
+
+    def attach_bills(self, name: str) -> Sequence[dict[str, Any]]:
+        """Attach the bills an image lacks; the new artifacts."""
+        return packages.attach_bills(self._core, name)
 
     def _users_of(self, image_id: str) -> Sequence[str]:
         return [item.name for item in self._core.all() if item.image_id == image_id]

@@ -28,9 +28,9 @@ def dpkg(root: int) -> Iterator[Component]:
             texts.append(reading.read(root, f"var/lib/dpkg/status.d/{name}", 1 << 20))
     for text in filter(None, texts):
         for fields in stanzas(text):
-            if fields.get("Package") and "not-installed" not in fields.get("Status", ""):
-                if fields.get("Status", "installed").split()[-1] != "config-files":
-                    yield _of_dpkg(fields)
+            state = fields.get("Status", "").rpartition(" ")[2]
+            if fields.get("Package") and state not in ("not-installed", "config-files"):
+                yield _of_dpkg(fields)
 
 
 def _of_dpkg(fields: dict[str, str]) -> Component:

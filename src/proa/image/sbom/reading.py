@@ -21,7 +21,7 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
 @dataclass(frozen=True)
 class Found:
-    """A regular file met on the way; `parent` is its directory's descriptor, good until the next."""
+    """A regular file; `parent` is its directory's descriptor, good until the next is found."""
 
     path: bytes
     size: int
@@ -77,7 +77,7 @@ def names(root: int, path: str, limit: int = 100_000) -> list[str]:
 
 
 def walk(root: int, skipped: frozenset[bytes]) -> Iterator[Found]:
-    """Every regular file below the root, in no order; directories of these paths are not entered."""
+    """Every regular file below the root, in no order; these directories are not entered."""
     waiting, count = [b""], 0
     while waiting:
         path = waiting.pop()
