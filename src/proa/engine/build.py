@@ -5,16 +5,46 @@ from __future__ import annotations
 import threading
 
 from proa.engine.core import Core
+from proa.engine.registries import Registries, Watch
 from proa.engine.steps import Steps
-from proa.image.build import solve
+from proa.errors import ImageNotFound
+from proa.image.build import plan, solve
 from proa.image.build.request import BuildRequest, Report
 from proa.image.catalog import Image
+from proa.image.progress import silent
 
 
-def build(core: Core, request: BuildRequest, report: Report, cancel: threading.Event) -> Image:
-    """Carry out a build.  Raises BuildError, Cancelled, and what fetching a base raises."""
+class Builder:
+    """Carries out builds for one engine."""
 
-    def fetch(name: str, pull: bool, platform: str) -> Image:
-        return core.images.get(name)
+    def __init__(self, core: Core, registries: Registries) -> None:
+        self._core = core
+        self._registries = registries
 
-    return solve.build(solve.Means(core.images, Steps(core), fetch), request, report, cancel)
+    def build(
+        self, request: BuildRequest, report: Report, cancel: threading.Event, login: str = ""
+    ) -> Image:
+        """Carry out a build; `login` (the text of X-Registry-Auth) is for pulling bases.
+
+        Raises BuildError, Cancelled, and what fetching a base raises.
+        """
+
+        def fetch(name: str, pull: bool, platform: str) -> Image:
+            image = None if pull else self._local(name, platform)
+            if image is None:
+                watch = Watch(silent, cancel.is_set)
+                image = self._registries.pull(name, platform, login, watch)
+            return image
+
+        means = solve.Means(self._core.images, Steps(self._core), fetch)
+        return solve.build(means, request, report, cancel)
+
+    def _local(self, name: str, platform: str) -> Image | None:
+        """The image when it is here, for that platform."""
+        try:
+            image = self._core.images.get(name)
+        except ImageNotFound:
+            return None
+        wanted = plan.platform(platform)
+        is_wanted = image.details.architecture in ("", wanted.architecture)
+        return image if is_wanted or not platform else None

@@ -29,6 +29,7 @@ from proa.engine import (
     streams,
 )
 from proa.engine import instance as states
+from proa.engine.build import Builder
 from proa.engine.commit import Commit
 from proa.engine.core import Core
 from proa.engine.execs import Execs
@@ -39,6 +40,7 @@ from proa.engine.options import AttachOptions, LogOptions
 from proa.engine.registries import Registries
 from proa.engine.stats import Stats, stats, top
 from proa.errors import Conflict, Invalid
+from proa.image.build.request import BuildRequest, Report
 from proa.image.catalog import Image
 from proa.image.layer.stream import Source
 from proa.image.layer.writer import Sink
@@ -64,6 +66,7 @@ class Engine:
         self.events, self.isolations = core.events, core.isolations
         core.images.in_use = self._users_of
         self.registries = Registries(core.images, core.events, self.config.registry)
+        self._builder = Builder(core, self.registries)
 
     def recover(self) -> None:
         """Put the record and the host in agreement; before serving."""
@@ -358,6 +361,12 @@ class Engine:
     def to_disk(self, image: Image, wanted: disks.Wanted) -> Iterator[str | disks.Made]:
         """A disk of an image that boots without Proa: progress, then the disk."""
         return disks.to_disk(self._core, image, wanted)
+
+    def build(
+        self, request: BuildRequest, report: Report, cancel: threading.Event, login: str = ""
+    ) -> Image:
+        """An image from a Containerfile.  Raises BuildError, Cancelled."""
+        return self._builder.build(request, report, cancel, login)
 
     # -- packages and bills of materials --------------------------------------------------------
 
