@@ -57,6 +57,7 @@
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -371,6 +372,18 @@ static int run_mkdir(char **argv)
 	return mkdir(argv[0], 0755) < 0 ? fail(argv[0]) : 0;
 }
 
+/* The value in hexadecimal. */
+static int run_setxattr(char **argv)
+{
+	char value[256];
+	size_t length = strlen(argv[2]) / 2;
+	for (size_t i = 0; i < length && i < sizeof value; i++) {
+		char digits[3] = { argv[2][2 * i], argv[2][2 * i + 1] };
+		value[i] = (char)strtoul(digits, NULL, 16);
+	}
+	return setxattr(argv[0], argv[1], value, length, 0) < 0 ? fail(argv[1]) : 0;
+}
+
 static int run_machine_id(char **argv)
 {
 	static char path[] = "/etc/machine-id";
@@ -636,7 +649,7 @@ static const struct {
 	{ "trap", 2, run_trap }, { "ignore", 1, run_ignore }, { "sleep", 1, run_sleep },
 	{ "spin", 0, run_spin }, { "fork-zombies", 1, run_fork_zombies }, { "children", 1, run_children },
 	{ "write", 2, run_write }, { "read", 1, run_read }, { "unlink", 1, run_unlink },
-	{ "mkdir", 1, run_mkdir }, { "stat", 1, run_stat }, { "ls", 1, run_ls }, { "mounts", 0, run_mounts },
+	{ "mkdir", 1, run_mkdir }, { "setxattr", 3, run_setxattr }, { "stat", 1, run_stat }, { "ls", 1, run_ls }, { "mounts", 0, run_mounts },
 	{ "caps", 0, run_caps }, { "seccomp", 1, run_seccomp }, { "alloc", 1, run_alloc },
 	{ "cpu", 1, run_cpu }, { "http", 2, run_http }, { "connect", 2, run_connect },
 	{ "random", 1, run_random }, { "interfaces", 0, run_interfaces }, { "fds", 0, run_fds },
