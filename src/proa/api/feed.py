@@ -6,14 +6,16 @@ own, as in Docker.  Quick steps of one layer become one message per tenth of a s
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from proa.api.answer import Streamed, json_bytes
 from proa.api.errors import message_of
-from proa.errors import Cancelled, ProaError
+from proa.errors import Cancelled, ProaError, Unauthorized
 
+LOG = logging.getLogger("proa.api")
 INTERVAL_SECONDS = 0.1
 Message = dict[str, Any]
 
@@ -80,8 +82,10 @@ class Feed:
         """Wait until the answer can begin.  Raises what the work raised before that."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._count > 1)
-            if self._error is not None and self._count <= 1:
-                raise self._error
+            error = self._error if self._count <= 1 else None
+        # A status of 401 would make docker's client ask for a login: that goes into the stream.
+        if error is not None and not isinstance(error, Unauthorized):
+            raise error
 
     def pieces(self) -> Iterator[bytes | None]:
         """The answer's body."""
@@ -124,6 +128,7 @@ def _is_layer(identity: str) -> bool:
 def _failure(error: BaseException) -> Message:
     """`code` beside Docker's fields is for our own clients."""
     if not isinstance(error, ProaError):
+        LOG.error("an answer ended early", exc_info=error)
         error = ProaError("internal error", hint="the engine's log says more")
     text = message_of(error)
     return {"errorDetail": {"message": text}, "error": text, "code": error.code}
