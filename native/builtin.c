@@ -46,7 +46,7 @@ int record_end(int error)
 
 /* ---- read -------------------------------------------------------------------------------------- */
 
-/* The start of a regular file (of any size it claims: those of proc claim none), or -1. */
+/* The start of a regular file (of any size it claims: those of proc claim none) or a disk, or -1. */
 static ssize_t read_file(const char *path, char *bytes)
 {
 	struct stat facts;
@@ -54,7 +54,7 @@ static ssize_t read_file(const char *path, char *bytes)
 	int file = path_open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
 	if (file < 0)
 		return -1;
-	if (fstat(file, &facts) < 0 || !S_ISREG(facts.st_mode))
+	if (fstat(file, &facts) < 0 || !(S_ISREG(facts.st_mode) || S_ISBLK(facts.st_mode)))
 		return close_with(file, -1);
 	while (length < READ_MAX) {
 		ssize_t count = read(file, bytes + length, READ_MAX - length);

@@ -59,6 +59,8 @@ static int send_content(int directory, const char *name, uint64_t size)
 	while (size > 0 && !ferror(stdout)) {
 		size_t wanted = size < sizeof block ? (size_t)size : sizeof block;
 		ssize_t count = more ? read(file, block, wanted) : 0;
+		if (count < 0 && with_attributes)
+			return close_with(file, -1);    /* a disk's bad block is no change */
 		if (count <= 0) {
 			more = false;
 			memset(block, 0, wanted);
@@ -201,7 +203,7 @@ static int open_place(const char *path, const char **name, char buffer[PATH_MAX]
 
 int builtin_tree_out(int argc, char **argv)
 {
-	(void)argc;
+	with_attributes = argc > 2;
 	char buffer[PATH_MAX], path[PATH_MAX];
 	const char *name;
 	struct stat facts;

@@ -101,6 +101,7 @@ ROUTES = (
     Route("POST", "/proa/engine/stop", extensions.stop),
     Route("GET", "/proa/isolations", extensions.isolations),
     Route("POST", "/proa/images/{name}/disk", disks.to_disk, upload=True),
+    Route("POST", "/proa/disks", disks.from_disk, upload=True),
     Route("POST", "/proa/images/packages", packages.build, upload=True),
     Route("GET", "/proa/images/{name}/sbom", packages.read),
     Route("POST", "/proa/images/{name}/sbom", packages.attach),

@@ -7,10 +7,10 @@ import sys
 
 from proa.cli import session
 from proa.cli.options import Command, Option, Values
-from proa.client import disks
+from proa.client import disks, fastjson
 from proa.client.connection import quote, target
 from proa.client.progress import failure
-from proa.errors import Conflict
+from proa.errors import Conflict, EngineUnavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,6 +56,59 @@ def _tell(message: dict[str, Any], quiet: bool) -> None:
         sys.stderr.write(f"{message['status']}\n")
 
 
+def from_disk(values: Values, arguments: list[str]) -> int:
+    """Make an image of a machine's disk."""
+    path = arguments[0]
+    query: dict[str, object] = {
+        "file": os.path.basename(path), "name": values.tag, "root": values.root,
+    }  # fmt: skip
+    url = target("/proa/disks", query)
+    answer = session.connect().upload("POST", url, lambda to: disks.send(path, to))
+    made: dict[str, Any] = {}
+    for line in answer.json_lines():
+        _tell(line, values.quiet)
+        made = line if "image" in line else made
+    if not made:
+        raise EngineUnavailable("the engine stopped before the image was made")
+    for problem in made["problems"]:
+        sys.stderr.write(f"note: {problem}\n")
+    if values.ledger:
+        _write(values.ledger, _ledger_text(made["ledger"], values.ledger))
+    if values.containerfile:
+        _write(values.containerfile, made["containerfile"])
+    elif not values.quiet:
+        sys.stderr.write(f"\n{made['containerfile']}\n")
+    print(made["image"])
+    return 0
+
+
+def _write(path: str, text: str) -> None:
+    if path == "-":
+        sys.stdout.write(text)
+        return
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+
+
+def _ledger_text(ledger: dict[str, Any], path: str) -> str:
+    """JSON for a file of that name, else a table."""
+    if path.endswith(".json"):
+        return fastjson.dumps(ledger) + "\n"
+    lines = [f"{'BYTES':>15}  WHAT"]
+    for title in ("kept", "left_out"):
+        rows = ledger[title]
+        lines.append(f"{ledger[f'{title}_bytes']:>15}  {title.replace('_', ' ').upper()}")
+        lines += [f"{rows[name]:>15}    {name}" for name in rows]
+    if ledger["used_bytes"]:
+        lines.append(f"{ledger['other_bytes']:>15}  the file system's own: metadata, whole blocks")
+        lines.append(f"{ledger['used_bytes']:>15}  USED")
+    lines.append("")
+    lines += [f"{size:>15}  package {name}" for name, size in ledger["packages"].items()]
+    lines.append("")
+    lines += [f"left out: /{name}" for name in ledger["left_out_paths"]]
+    return "\n".join(lines) + "\n"
+
+
 _QUIET = Option("-q, --quiet", "flag", "", "print no progress")
 
 COMMANDS = {
@@ -74,5 +127,17 @@ COMMANDS = {
             _QUIET,
         ),
         arguments=(2, 2),
+    ),
+    "from-disk": Command(
+        "[OPTIONS] DISK", "Make an image of a machine's disk (raw, qcow2, vmdk, vhdx, vdi)",
+        from_disk,
+        (
+            Option("-t, --tag", "text", "NAME", "name the image"),
+            Option("--root", "integer", "N", "the root is on partition N"),
+            Option("--containerfile", "text", "FILE", "write the proposed Containerfile, - prints"),
+            Option("--ledger", "text", "FILE", "write where the bytes went (.json, or -)"),
+            _QUIET,
+        ),
+        arguments=(1, 1),
     ),
 }  # fmt: skip

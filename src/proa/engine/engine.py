@@ -18,6 +18,7 @@ import proa
 from proa.engine import (
     commit,
     config,
+    disk_import,
     disks,
     files,
     inspect,
@@ -361,6 +362,12 @@ class Engine:
     def to_disk(self, image: Image, wanted: disks.Wanted) -> Iterator[str | disks.Made]:
         """A disk of an image that boots without Proa: progress, then the disk."""
         return disks.to_disk(self._core, image, wanted)
+
+    def from_disk(
+        self, upload: BinaryIO, origin: disk_import.Origin
+    ) -> Iterator[str | disk_import.Imported]:
+        """An image of a machine's disk: progress, then the image and its ledger."""
+        return disk_import.from_disk(self._core, upload, origin)
 
     def build(
         self, request: BuildRequest, report: Report, cancel: threading.Event, login: str = ""

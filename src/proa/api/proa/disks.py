@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from proa.api.answer import Answer, Streamed, json_bytes
 from proa.api.errors import message_of
 from proa.api.request import Request
-from proa.engine import disks
+from proa.engine import disk_import, disks
 from proa.errors import Invalid, ProaError
 
 if TYPE_CHECKING:
@@ -48,6 +48,30 @@ def _pieces(made: Iterator[str | disks.Made]) -> Iterator[bytes]:
         facts = {"size": item.size_bytes, "virtual": item.virtual_bytes, "parts": item.parts}
         yield json_bytes(facts)
         yield from item.pieces()
+
+
+def from_disk(engine: Engine, request: Request) -> Answer:
+    """POST /proa/disks: an image of the disk in the body; the last line is the image's."""
+    root = request.whole("root")
+    origin = disk_import.Origin(request.text("file", "disk"), request.text("name"), root)
+    made = engine.from_disk(request.file(), origin)
+    first = next(made)  # the disk is here now: what is wrong with it has a status of its own
+    return Streamed(_told(_lines(first, made)))
+
+
+def _lines(
+    first: str | disk_import.Imported, rest: Iterator[str | disk_import.Imported]
+) -> Iterator[bytes]:
+    yield json_bytes({"status": first})
+    for item in rest:
+        if isinstance(item, str):
+            yield json_bytes({"status": item})
+            continue
+        facts = {
+            "image": item.image.id, "names": item.image.names, "ledger": item.ledger,
+            "containerfile": item.containerfile, "problems": item.problems,
+        }  # fmt: skip
+        yield json_bytes(facts)
 
 
 def _told(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -45,14 +45,19 @@ def image(kernel: Path) -> bytes:
     return (kernel / DIRECTORY / _IMAGE).read_bytes()
 
 
-def load(kernel: Path, purpose: str) -> list[tuple[str, bytes]]:
-    """Names and contents of the modules for a purpose, in the order to load them."""
-    directory = kernel / DIRECTORY
+def names(kernel: Path, purpose: str) -> list[str]:
+    """The modules for a purpose, in the order to load them."""
     try:
-        names = json.loads((directory / _ORDER).read_text())[purpose]
-        return [(str(name), (directory / f"{name}.ko").read_bytes()) for name in names]
+        orders = json.loads((kernel / DIRECTORY / _ORDER).read_text())
+        return [str(name) for name in orders[purpose]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Corrupt(
             f"the guest kernel '{kernel.name}' is damaged: {error}",
             hint=f"remove '{kernel}' and it is prepared again",
         ) from error
+
+
+def load(kernel: Path, purpose: str) -> list[tuple[str, bytes]]:
+    """The same with their contents."""
+    directory = kernel / DIRECTORY
+    return [(name, (directory / f"{name}.ko").read_bytes()) for name in names(kernel, purpose)]

@@ -21,12 +21,17 @@ BOOT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Parts:
-    """What a machine gets of its own; `disk` and `tap` make descriptors, which are closed here."""
+    """What a machine gets of its own; `disk` and `tap` make descriptors, which are closed here.
+
+    `format` and `writable` are for a stranger's disk in the image's stead (`qemu.Files`).
+    """
 
     image: Path
     disk: Callable[[], int]
     tap: Callable[[], int] | None = None
     shares: tuple[Share, ...] = ()
+    format: str = "raw"
+    writable: bool = False
 
 
 def clone(
@@ -58,7 +63,8 @@ def boot(berth: hull.Hull, machine: qemu.Machine, firmware: child.Firmware, part
         cargo = replace(_cargo(berth, parts, passed), kernel=kernel, initramfs=first)
         seen = cargo.numbered()
         start = qemu.Boot(f"/proc/self/fd/{seen.kernel}", f"/proc/self/fd/{seen.initramfs}")
-        argv = qemu.arguments(machine, seen.files(), start)
+        seen_files = replace(seen.files(), format=parts.format, writable=parts.writable)
+        argv = qemu.arguments(machine, seen_files, start)
         started = hull.begin(berth, argv, cargo, parts.shares, machine.accelerator == "kvm")
     berth.qmp.pipeline(("qmp_capabilities", {}))
     agent.finish(started)
@@ -74,7 +80,8 @@ def individualise(berth: hull.Hull, limits: Limits, pinned_pid: int = 0) -> Wait
 
 
 def _cargo(berth: hull.Hull, parts: Parts, passed: ExitStack) -> hull.Cargo:
-    image = _keep(passed, os.open(parts.image, os.O_RDONLY | os.O_CLOEXEC))
+    mode = os.O_RDWR if parts.writable else os.O_RDONLY
+    image = _keep(passed, os.open(parts.image, mode | os.O_CLOEXEC))
     disk = _keep(passed, parts.disk())
     tap = _keep(passed, parts.tap()) if parts.tap else -1
     if tap >= 0:

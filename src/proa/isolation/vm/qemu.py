@@ -7,6 +7,7 @@ so QEMU needs no path, and its `-sandbox` and mount namespace can deny it the re
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ COMMAND_LINE = (
     "8250.nr_uarts=0 rcupdate.rcu_expedited=1 random.trust_cpu=on"
 )
 TRANSLATION_CACHE_MIB = 64
+BACKED = ("qcow2", "vmdk")  # formats whose header may name another file below
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Files:
     """Descriptors QEMU inherits, -1 for none, and the one path.
 
     `memory` holds the RAM: a template's while it is made, or what a clone sees privately.
+    `format` is the image's; one that is not raw is a stranger's disk, and so is a `writable` one.
     """
 
     control: int
@@ -64,6 +67,8 @@ class Files:
     tap: int = -1
     memory: int = -1
     shares: str = SHARES_PATH
+    format: str = "raw"
+    writable: bool = False
 
     def descriptors(self) -> tuple[int, ...]:
         """All of them that are there."""
@@ -137,7 +142,7 @@ def _devices(machine: Machine, files: Files) -> tuple[str, ...]:
         "-device", "virtio-serial-pci,id=vs,max_ports=2",
         "-chardev", f"socket,id=c,fd={files.channel}",
         "-device", f"virtserialport,chardev=c,name={CHANNEL}",
-        *_disk("image", 1, files.image, "on"), *_disk("disk", 2, files.disk, "off"),
+        *_image(files), *_disk("disk", 2, files.disk, "off"),
         "-fsdev", f"local,id=s,path={files.shares},security_model=passthrough,multidevs=remap",
         "-device", f"virtio-9p-pci,fsdev=s,mount_tag={SHARES_TAG}",
     ]  # fmt: skip
@@ -149,6 +154,22 @@ def _devices(machine: Machine, files: Files) -> tuple[str, ...]:
             "virtio-net-pci,netdev=n,romfile=,mac=52:54:00:00:00:01",
         ]
     return tuple(result)
+
+
+def _image(files: Files) -> tuple[str, ...]:
+    """The first disk.  A stranger's may name other files, which are never opened."""
+    if files.format == "raw":
+        return _disk("image", 1, files.image, "off" if files.writable else "on")
+    node: dict[str, object] = {
+        "driver": files.format, "node-name": "image", "read-only": not files.writable,
+        "file": {"driver": "file", "filename": "/dev/fdset/1", "locking": "off"},
+    }  # fmt: skip
+    if files.format in BACKED:
+        node["backing"] = None
+    return (
+        "-add-fd", f"fd={files.image},set=1", "-blockdev", json.dumps(node),
+        "-device", "virtio-blk-pci,drive=image",
+    )  # fmt: skip
 
 
 def _disk(name: str, number: int, descriptor: int, readonly: str) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,18 @@ from proa.errors import IsolationError, Timeout, Unsupported
 from proa.host import features, files, netlink
 from proa.isolation.base import Features, Running
 from proa.isolation.places import Places
-from proa.isolation.vm import accel, child, disks, guest, hull, plans, power, qemu, qmp
+from proa.isolation.vm import (
+    accel,
+    child,
+    disks,
+    guest,
+    hull,
+    inspector,
+    plans,
+    power,
+    qemu,
+    qmp,
+)
 from proa.isolation.vm.berths import Berths
 from proa.isolation.vm.images import ImageTemplates, Wanted
 from proa.isolation.vm.machine import Machine
@@ -101,6 +114,19 @@ class Vms:
         with files.Lock(self._root / "lock"):
             found = guest.find(kernels, configured, self._progress)
             return guest.complete(found, configured, self._progress)
+
+    @contextmanager
+    def inspector(self, disk: inspector.Disk, work: Path) -> Iterator[inspector.Inspector]:
+        """A vm that reads a stranger's disk, which it may change; `work` is for scraps."""
+        kernel, ready = self.kernel(), self._ready()
+        native = self._places.native.read_bytes()
+        firmware = inspector.firmware(kernel, native, work / "initramfs")
+        machine = qemu.Machine(inspector.RAM_BYTES, 1, False, ready.accelerator.name, ready.tsc_khz)
+        berth = self._berths.take(ready.skeleton)
+        with hull.watched(berth, self._places):
+            power.boot(berth, machine, firmware, disk.parts())
+            yield inspector.Inspector(berth.place.agent, kernel)
+        berth.end(self._places)
 
     def start(self, launch: Launch) -> Running:
         """Clone a template, or boot when there is none for the shape; init has answered then."""
