@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import IO, cast
 
 from proa.cli import session
 from proa.cli.options import Command, Option, Values
@@ -12,12 +13,7 @@ from proa.errors import Invalid
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, cast
-else:
-
-    def cast(kind: object, value: object) -> object:
-        """The value, as it is."""
-        return value
+    from typing import Any
 
 
 def build(values: Values, arguments: list[str]) -> int:
