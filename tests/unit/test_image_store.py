@@ -327,6 +327,7 @@ def test_the_writable_layer_has_the_images_root(images: Images, tmp_path: Path) 
 
 def test_missing_layers_are_unpacked_again(images: Images) -> None:
     image = images.get(load(images, archive("a", one_file())))
+    images.settle()
     shutil.rmtree(images.layers(image)[0].parent)
     threads = [threading.Thread(target=images.prepare, args=[image]) for _ in range(4)]
     for thread in threads:
@@ -334,6 +335,32 @@ def test_missing_layers_are_unpacked_again(images: Images) -> None:
     for thread in threads:
         thread.join()
     assert (images.layers(image)[0] / "dir/file").read_text() == "text\n"
+
+
+@pytest.mark.parametrize(
+    "facts", [{"size_bytes": 5, "hides": False, "boot": "an earlier one"}, {"unknown": 1}, [], None]
+)
+def test_a_layer_that_a_power_cut_may_have_hit_is_unpacked_again(
+    images: Images, facts: object
+) -> None:
+    image = images.get(load(images, archive("a", one_file())))
+    images.settle()
+    directory = images.layers(image)[0].parent
+    assert json.loads((directory / "layer.json").read_text())["boot"] == ""
+    (directory / "root/dir/file").write_bytes(bytes(5))
+    (directory / "layer.json").write_text("{" if facts is None else json.dumps(facts))
+    again = Images(images._layout.root)
+    assert again.layer(image.diff_ids[0]) is None
+    assert (again.layers(image)[0] / "dir/file").read_text() == "text\n"
+    found = again.layer(image.diff_ids[0])
+    assert found is not None and found.descriptor.digest == image.manifest.layers[0].digest
+    again.settle()
+
+
+def test_what_is_named_is_on_the_disk_and_known_to_be(images: Images) -> None:
+    image = images.get(load(images, archive("a", one_file("1"), one_file("2"))))
+    notes = [path.parent / "layer.json" for path in images.layers(image)]
+    assert eventually(lambda: all(json.loads(note.read_text())["boot"] == "" for note in notes))
 
 
 def test_a_disk_is_the_merge_of_the_layers(images: Images, tmp_path: Path) -> None:

@@ -50,6 +50,15 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def sync_all(path: Path) -> None:
+    """Bring all of the file system that `path` is on to its disk; returns when it is there."""
+    fd = os.open(path, _DIRECTORY)
+    try:
+        kernel.checked(kernel.libc().syncfs(fd))
+    finally:
+        os.close(fd)
+
+
 class Lock:
     """An exclusive lock on a file, kept by the kernel, gone with the process that holds it.
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from proa.errors import Corrupt
-from proa.image import config, manifest, reference, referrers
+from proa.image import config, manifest, reference, referrers, staging
 from proa.image.catalog import Catalog, Image
 from proa.image.layer import pack, tree, upper
 from proa.image.layer.stream import (
@@ -179,6 +179,8 @@ class Assembly:
             head = stage.write(data)
             described = Descriptor(manifest.OCI_CONFIG, head.digest, head.size)
             blobs = [layer.descriptor for layer in layers]
+            for blob in blobs:
+                staging.sync(self._layout.blob(blob.digest))
             whole = stage.write(manifest.build(described, blobs, annotations))
             size = sum(self._shelves.layers.facts(layer.diff_id).size_bytes for layer in layers)
             top = Descriptor(manifest.OCI_MANIFEST, whole.digest, whole.size)
@@ -219,10 +221,9 @@ class Assembly:
 def find_layer(shelves: Shelves, diff_id: str) -> Layer | None:
     """A layer that is unpacked and whose blob is there; None when it is unknown or damaged."""
     layout = shelves.layout
-    try:
-        facts = shelves.layers.facts(diff_id)
-    except Corrupt:
+    if not shelves.layers.whole(diff_id):
         return None
+    facts = shelves.layers.facts(diff_id)
     for blob in [facts.blob, *shelves.catalog.blobs_of(diff_id)]:
         if blob is not None and layout.has_blob(blob):
             return Layer(diff_id, blob, layout.layer(diff_id) / "root")
@@ -252,5 +253,4 @@ class _Sink:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.fsync(self._fd)
         os.close(self._fd)

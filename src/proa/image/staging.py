@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,19 @@ from proa.errors import Corrupt
 from proa.image import config, manifest
 from proa.image.config import ImageConfig
 from proa.image.layer import unpacked
-from proa.image.layer.stream import CHUNK, STANDARD_BOUNDS, Bounds, Source, write_all
+from proa.image.layer.stream import (
+    CHUNK,
+    STANDARD_BOUNDS,
+    Bounds,
+    Source,
+    compression_of,
+    write_all,
+)
 from proa.image.layout import Layout, Named
 from proa.image.manifest import Descriptor, Manifest
 from proa.image.reference import Reference
+
+WORKERS = min(4, os.cpu_count() or 1) + 1  # one may wait for the disk
 
 
 @dataclass(frozen=True)
@@ -89,8 +99,7 @@ class Stage:
         """Check one image whose blobs are all kept, unpack its layers, and note it for commit."""
         parsed = config.parse(document)
         check_layers(parsed, parts)
-        for layer, diff_id in zip(parts.layers, parsed.diff_ids, strict=True):
-            self._unpack(layer, diff_id)
+        self._unpack_all(list(zip(parsed.diff_ids, parts.layers, strict=True)))
         size = sum(self._sizes[diff_id] for diff_id in parsed.diff_ids)
         arrival = Arrival(parts.config.digest, described, size, tuple(map(str, names)))
         self.add(arrival)
@@ -104,15 +113,38 @@ class Stage:
         """Note an artifact about an image for commit."""
         self._artifacts.append(line)
 
-    def _unpack(self, layer: Descriptor, diff_id: str) -> None:
+    def _unpack_all(self, pairs: list[tuple[str, Descriptor]]) -> None:
+        """Several at a time, while their blobs go to the disk."""
+        first = dict(reversed(pairs))
+        with ThreadPoolExecutor(WORKERS, "unpack") as pool:
+            jobs: list[Future[None]] = []
+            for diff_id, layer in first.items():
+                jobs.append(pool.submit(sync, self._blobs[layer.digest]))
+                jobs.append(pool.submit(self._unpack, layer, diff_id, self._path()))
+            try:
+                for job in jobs:
+                    job.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+        for diff_id, layer in pairs:
+            if layer.digest != first[diff_id].digest:  # the same layer, compressed differently
+                self._unpack(layer, diff_id, self._path())
+
+    def _unpack(self, layer: Descriptor, diff_id: str, made: Path) -> None:
         """Unpack a layer, or only check it when the store has it."""
         if diff_id in self._sizes and layer.digest == diff_id:
             return
         blob = self._blobs[layer.digest]
         facts = unpacked.facts_at(self._layers.get(diff_id) or self._layout.layer(diff_id))
         if facts is None:
-            made = self._layers[diff_id] = self._path()
-            facts = unpacked.unpack_blob(blob, diff_id, made, self._bounds, layer)
+            plain = layer.digest == diff_id and not compression_of(blob)  # checked when it came in
+            found = (
+                unpacked.unpack_plain(blob, made)
+                if plain
+                else unpacked.unpack_blob(blob, diff_id, made, self._bounds)
+            )
+            facts = unpacked.write_facts(made, found, layer)
+            self._layers[diff_id] = made
         elif layer.digest != diff_id:
             unpacked.verify(blob, diff_id, self._bounds)
         self._sizes[diff_id] = facts.size_bytes
@@ -120,7 +152,7 @@ class Stage:
     def commit(self) -> list[Arrival]:
         """Move everything to its place and name it; nothing is seen before that."""
         for path in self._blobs.values():
-            _sync_small(path)
+            sync(path)
         with self._layout.lock():
             for digest, path in self._blobs.items():
                 self._layout.move_in(path, self._layout.blob(digest))
@@ -134,11 +166,10 @@ class Stage:
         return self._arrivals
 
 
-def _sync_small(path: Path) -> None:
-    """Documents survive a power cut; a layer that did not is noticed by its digest."""
+def sync(path: Path) -> None:
+    """Bring a file to the disk; quick the second time."""
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size <= manifest.MAXIMUM_DOCUMENT:
-            os.fsync(file.fileno())
+        os.fsync(file.fileno())
 
 
 def check_layers(parsed: ImageConfig, parts: Manifest) -> None:

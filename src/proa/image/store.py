@@ -213,6 +213,10 @@ class Images:
         """Remove blobs, unpacked layers and disks that nothing needs."""
         garbage.collect(self._layout, self._catalog, self.keepers)
 
+    def settle(self) -> None:
+        """Bring all unpacked layers to the disk now; otherwise that goes on in the background."""
+        self._layers.settle()
+
     def _changing(self, action: str) -> AbstractContextManager[Lines]:
         return self._layout.changing(action, self._catalog.forget)
 

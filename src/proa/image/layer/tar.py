@@ -7,8 +7,10 @@ is `Corrupt`.  Names stay bytes.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from proa.errors import Corrupt
 from proa.image.layer import sparse
@@ -29,7 +31,12 @@ _KINDS = {
 }  # fmt: skip
 
 
-@dataclass
+# name mode uid gid (size) mtime (sum) kind link magic (version, user, group) major minor prefix
+_FIELDS = struct.Struct("100s8s8s8s12x12s8xc100s6s66x8s8s155s12x")
+_END = bytes(BLOCK)
+
+
+@dataclass(slots=True)
 class Entry:
     """One member.  `size` is the file's; `stored` bytes of it follow in the stream."""
 
@@ -54,6 +61,7 @@ class Reader:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._buffer = memoryview(b"")
+        self._at = 0  # how far the buffer is used
         self._left = 0  # of the current entry's data
         self._padding = 0
         self._globals: dict[bytes, bytes] = {}
@@ -61,24 +69,27 @@ class Reader:
     # -- bytes ----------------------------------------------------------------------------------
 
     def _fill(self) -> bool:
-        if not self._buffer:
-            self._buffer = memoryview(self._source.read(CHUNK))
-        return bool(self._buffer)
+        """Whether there is more."""
+        if self._at == len(self._buffer):
+            self._buffer, self._at = memoryview(self._source.read(CHUNK)), 0
+        return len(self._buffer) > 0
 
     def _some(self, limit: int) -> memoryview:
         if not self._fill():
             raise Corrupt("the archive ends in the middle", hint="the file is truncated")
-        part, self._buffer = self._buffer[:limit], self._buffer[limit:]
+        part = self._buffer[self._at : self._at + limit]
+        self._at += len(part)
         return part
 
     def take(self, size: int) -> bytes:
         """Exactly `size` bytes of the stream, at most one header's worth."""
+        end = self._at + size
+        if end <= len(self._buffer):
+            part, self._at = bytes(self._buffer[self._at : end]), end
+            return part
         if size > MAXIMUM_HEADER:
             raise Corrupt(f"a header of '{size}' bytes is too large")
-        part = self._some(size)
-        if len(part) == size:
-            return bytes(part)
-        data = bytearray(part)
+        data = bytearray()
         while len(data) < size:
             data += self._some(size - len(data))
         return bytes(data)
@@ -86,7 +97,7 @@ class Reader:
     def chunks(self) -> Iterator[memoryview]:
         """The stored data of the current entry, in pieces."""
         while self._left:
-            part = self._some(min(self._left, CHUNK))
+            part = self._some(self._left)
             self._left -= len(part)
             yield part
 
@@ -97,8 +108,8 @@ class Reader:
         return b"".join(self.chunks())
 
     def _skip(self) -> None:
-        for _ in self.chunks():
-            pass
+        while self._left:
+            self._left -= len(self._some(self._left))
         if self._padding:
             self.take(self._padding)
             self._padding = 0
@@ -118,7 +129,7 @@ class Reader:
             if not self._fill():
                 return None
             header = self.take(BLOCK)
-            if not any(header):
+            if header == _END:
                 return None
             _check(header)
             kind, size = header[156:157], _number(header[124:136])
@@ -142,9 +153,9 @@ class Reader:
                 return self._finish(entry, header, records)
 
     def _special(self, size: int) -> bytes:
-        data = self.take(size) if size else b""
-        self.take(-size % BLOCK) if size % BLOCK else None
-        return data
+        if not 0 <= size <= MAXIMUM_HEADER:
+            raise Corrupt(f"a header of '{size}' bytes is too large")
+        return self.take(size + -size % BLOCK)[:size]
 
     def _set_data(self, size: int) -> None:
         if not 0 <= size < MAXIMUM_SIZE:
@@ -152,7 +163,8 @@ class Reader:
         self._left, self._padding = size, -size % BLOCK
 
     def _finish(self, entry: Entry, header: bytes, records: dict[bytes, bytes]) -> Entry:
-        _apply(entry, records)
+        if records:
+            _apply(entry, records)
         entry.mtime_ns = max(-MAXIMUM_TIME_NS, min(entry.mtime_ns, MAXIMUM_TIME_NS))
         if entry.kind == FILE and header[156:157] == b"\0" and entry.name.endswith(b"/"):
             entry.kind = DIRECTORY
@@ -190,6 +202,8 @@ class Reader:
 
 def _check(header: bytes) -> None:
     found = sum(header) - sum(header[148:156]) + 8 * 32
+    if header[148:156] == b"%06o\0 " % found:  # as nearly everybody writes it
+        return
     try:
         promised = _number(header[148:156])
     except Corrupt:
@@ -198,6 +212,7 @@ def _check(header: bytes) -> None:
         raise Corrupt("not a tar archive, or a damaged one: a header has a wrong checksum")
 
 
+@lru_cache(maxsize=4096)
 def _number(data: bytes) -> int:
     """A number field: octal text, or GNU's base 256."""
     if data[0] & 0x80:
@@ -216,21 +231,19 @@ def _string(data: bytes) -> bytes:
 
 
 def _entry(header: bytes, size: int) -> Entry:
-    kind = _KINDS.get(header[156:157])
+    name, mode, uid, gid, mtime, kind_, link, magic, major, minor, prefix = _FIELDS.unpack(header)
+    kind = _KINDS.get(kind_)
     if kind is None:
-        shown = header[156:157].decode("ascii", "replace")
+        shown = kind_.decode("ascii", "replace")
         raise Corrupt(f"unknown kind of file '{shown}' in an archive")
-    name = _string(header[:100])
-    if header[257:263] == b"ustar\0" and header[345]:
-        name = _string(header[345:500]) + b"/" + name
+    name = _string(name)
+    if magic == b"ustar\0" and prefix[0]:
+        name = _string(prefix) + b"/" + name
     device = kind in (CHARACTER, BLOCKDEV)
     return Entry(
-        name=name, kind=kind, size=size, link=_string(header[157:257]),
-        mode=_number(header[100:108]) & 0o7777,
-        uid=_number(header[108:116]), gid=_number(header[116:124]),
-        mtime_ns=_number(header[136:148]) * 10**9,
-        major=_number(header[329:337]) if device else 0,
-        minor=_number(header[337:345]) if device else 0,
+        name, kind, _number(mode) & 0o7777, _number(uid), _number(gid), size,
+        _number(mtime) * 10**9, _string(link) if link[0] else b"",
+        _number(major) if device else 0, _number(minor) if device else 0,
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ MAXIMUM_PATH = 4095
 MAXIMUM_ID = (1 << 32) - 2
 OPAQUE = b"trusted.overlay.opaque"
 _WHITEOUT = b".wh."
+_UNCLEAN = {b"", b"/", b"."}  # a name that begins or ends so is looked at more closely
 _OPAQUE_WHITEOUT = b".wh..wh..opq"
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOREIGN_XATTRS = (b"trusted.overlay.", b"user.overlay.", b"security.selinux")
@@ -102,7 +103,7 @@ class _Unpacker:
             raise Corrupt(f"cannot unpack '{_show(path)}': {error}") from error
 
     def _add(self, entry: Entry, path: bytes, data: Iterator[memoryview]) -> None:
-        parent_path, name = posixpath.split(path)
+        parent_path, _, name = path.rpartition(b"/")
         if not name:
             if entry.kind != tar.DIRECTORY:
                 raise Corrupt("the root of the layer is not a directory")
@@ -275,6 +276,9 @@ def _clean(name: bytes) -> bytes:
     """A member's path relative to the root of the layer; empty for the root itself."""
     if len(name) > MAXIMUM_PATH:
         raise Corrupt(f"the name '{_show(name)}' is too long")
+    short = name.removeprefix(b"./").removesuffix(b"/")
+    if not (b"/." in short or b"//" in short or {short[:1], short[-1:]} & _UNCLEAN):
+        return short
     path = posixpath.normpath(b"/" + name).lstrip(b"/")
     if b".." in name and _escapes(name):
         raise Corrupt(f"the name '{_show(name)}' leads out of the layer")
