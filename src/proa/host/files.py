@@ -209,5 +209,6 @@ class _Removal:
                 if entry.is_dir(follow_symlinks=False):
                     directories.append(entry.name)
                 else:
-                    os.unlink(entry.name, dir_fd=fd)
+                    with suppress(FileNotFoundError):  # its owner, ending, removes it, too
+                        os.unlink(entry.name, dir_fd=fd)
         return directories
