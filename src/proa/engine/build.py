@@ -6,9 +6,7 @@ import threading
 
 from proa.engine.core import Core
 from proa.engine.registries import Registries, Watch
-from proa.engine.steps import Steps
 from proa.errors import ImageNotFound
-from proa.image.build import plan, solve
 from proa.image.build.request import BuildRequest, Report
 from proa.image.catalog import Image
 from proa.image.progress import silent
@@ -29,6 +27,9 @@ class Builder:
         Raises BuildError, Cancelled, and what fetching a base raises.
         """
 
+        from proa.engine.steps import Steps  # a build's modules are not read at an engine's start
+        from proa.image.build import solve
+
         def fetch(name: str, pull: bool, platform: str) -> Image:
             image = None if pull else self._local(name, platform)
             if image is None:
@@ -45,6 +46,8 @@ class Builder:
             image = self._core.images.get(name)
         except ImageNotFound:
             return None
+        from proa.image.build import plan
+
         wanted = plan.platform(platform)
         is_wanted = image.details.architecture in ("", wanted.architecture)
         return image if is_wanted or not platform else None

@@ -182,7 +182,7 @@ _EFFECTS: dict[str, Callable[[Draft, Instruction], str]] = {
     "SHELL": Draft._shell, "HEALTHCHECK": Draft._health, "MAINTAINER": Draft._maintainer,
     "ONBUILD": Draft._trigger,
 }  # fmt: skip
-CHANGES = tuple(sorted(_EFFECTS))
+CHANGES = tuple(sorted({*_EFFECTS} - {"MAINTAINER"}))  # those of the configuration alone
 
 
 def _quoted(arguments: Sequence[str]) -> str:
