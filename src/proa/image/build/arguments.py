@@ -196,7 +196,9 @@ def _pairs(rest: _Rest) -> Instruction:
         halves = _BLANKS.split(rest.text, maxsplit=1)
         if len(halves) < 2:
             raise rest.line.error(
-                f"'{halves[0]}' has no value", rest.begin, hint=f"{rest.keyword} name=value"
+                f"{rest.keyword} must have two arguments, '{halves[0]}' has no value",
+                rest.begin,
+                hint=f"{rest.keyword} name=value",
             )
         return rest.made("pairs", [(halves[0], 0)], ((halves[0], halves[1]),))
     for word, offset in found:

@@ -188,8 +188,12 @@ def _count(found: Instruction) -> None:
     if found.keyword in ("COPY", "ADD"):
         said += len(found.heredocs)
     if said < count.least:
-        what = "a source and a destination" if count.least > 1 else "an argument"
-        raise found.error(f"{found.keyword} needs {what}")
+        word = "exactly" if count.most else "at least"
+        what = "two arguments" if count.least > 1 else "one argument"
+        raise found.error(
+            f"{found.keyword} requires {word} {what}",
+            hint="a source and a destination" if count.least > 1 else "",
+        )
 
 
 def _run(found: Instruction) -> None:
@@ -244,7 +248,7 @@ def _each(check: Callable[[str], object]) -> Callable[[Instruction], None]:
 def _shell(found: Instruction) -> None:
     if found.form != "exec":
         raise found.error(
-            "SHELL takes a JSON array", hint='like ["/bin/bash", "-c"]', at=found.places[0]
+            "SHELL requires a JSON array", hint='like ["/bin/bash", "-c"]', at=found.places[0]
         )
 
 
@@ -257,12 +261,12 @@ def _health(found: Instruction) -> None:
     if found.form == "none":
         kind = found.arguments[0] if found.arguments else ""
         if kind.upper() != "NONE":
-            what = f"unknown health check '{kind}'" if kind else "HEALTHCHECK needs an argument"
+            what = f"unknown health check '{kind}'" if kind else "HEALTHCHECK requires an argument"
             raise found.error(what, hint="CMD and a command, or NONE")
         if len(found.arguments) > 1:
             raise found.error("HEALTHCHECK NONE takes no arguments", at=found.places[1])
     elif not found.arguments:
-        raise found.error("HEALTHCHECK CMD needs a command")
+        raise found.error("HEALTHCHECK CMD requires a command")
     values.health(found)
 
 

@@ -47,7 +47,7 @@ def parse(data: bytes, name: str = "Containerfile") -> Containerfile:
             meta.append(instruction)
         else:
             raise instruction.error(
-                f"{instruction.keyword} before the first FROM",
+                f"no build stage in current context: {instruction.keyword} before the first FROM",
                 hint="a stage begins with FROM; only ARG may stand before it",
             )
     if not stages:
@@ -111,7 +111,8 @@ def _stage(origin: Instruction) -> Stage:
             )
     elif len(said) != 1:
         raise origin.error(
-            "FROM takes an image, or an image, AS and a name",
+            "FROM requires one or three arguments",
+            hint="an image, or an image, AS and a name",
             at=origin.places[1] if len(said) > 1 else None,
         )
     return Stage(name, said[0], origin.flag("platform"), (), origin)

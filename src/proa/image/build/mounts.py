@@ -85,7 +85,7 @@ def _checked(mount: Mount) -> Mount:
 
 
 _UNSET = Mount("bind")
-_OPTION = {"size_bytes": "size", "origin": "from", "variable": "env"}
+_OPTION = {"kind": "type", "size_bytes": "size", "origin": "from", "variable": "env"}
 _ONLY: dict[str, tuple[str, ...]] = {
     "mode": ("secret", "ssh", "cache"),
     "uid": ("secret", "ssh", "cache"),

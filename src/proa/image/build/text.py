@@ -28,10 +28,15 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
 
 
 def _distance(left: str, right: str) -> int:
-    row = list(range(len(right) + 1))
+    """Letters put in, left out, changed, or swapped with their neighbour."""
+    rows = [list(range(len(right) + 1))]
     for above, one in enumerate(left, 1):
-        diagonal, row[0] = row[0], above
+        row = [above]
         for column, other in enumerate(right, 1):
-            cost = diagonal if one == other else 1 + min(diagonal, row[column], row[column - 1])
-            diagonal, row[column] = row[column], cost
-    return row[-1]
+            edits = min(rows[-1][column], row[-1]) + 1
+            edits = min(edits, rows[-1][column - 1] + (one != other))
+            if above > 1 and column > 1 and (one, left[above - 2]) == (right[column - 2], other):
+                edits = min(edits, rows[-2][column - 2] + 1)
+            row.append(edits)
+        rows.append(row)
+    return rows[-1][-1]
