@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proa.engine.events import Events
-from proa.errors import ImageNotFound, Invalid, RegistryError
+from proa.errors import ImageNotFound, Invalid, RegistryError, Unauthorized
 from proa.image import manifest, reference
 from proa.image.catalog import Image
 from proa.image.manifest import Descriptor
@@ -175,7 +175,10 @@ class Registries:
         name = reference.parse(f"{host}/x/x").registry
         login = logins.login_of(document)
         authorizer = self._authorizer(Credentials({logins.host_of(name): login}))
-        Registry(name, self._transport, authorizer).ping()
+        try:
+            Registry(name, self._transport, authorizer).ping()
+        except Unauthorized as error:
+            raise Unauthorized(f"'{name}' refuses the login", status=error.status) from error
         return authorizer.identity_token
 
 
