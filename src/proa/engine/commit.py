@@ -20,6 +20,7 @@ from proa.engine import changes
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import Instance
+from proa.engine.options import CommitOptions
 from proa.engine.steps import STUBS
 from proa.errors import Conflict, ProaError
 from proa.image import changes as edits
@@ -35,18 +36,6 @@ KINDS = {differences.CHANGED: 0, differences.ADDED: 1, differences.DELETED: 2}
 _TAKEN = ("User", "WorkingDir", "StopSignal", "Healthcheck", "Shell", "OnBuild")
 _MERGED = ("ExposedPorts", "Volumes")
 _NOT_KEPT = ("container", "container_config", "docker_version", "id", "parent", "throwaway")
-
-
-@dataclass(frozen=True)
-class Commit:
-    """What to make of an instance: `edits` are Dockerfile lines, `config` fields to set as is."""
-
-    name: str = ""
-    author: str = ""
-    message: str = ""
-    pause: bool = True
-    edits: tuple[str, ...] = ()
-    config: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +64,7 @@ def export(core: Core, instance: Instance, sink: Sink) -> None:
         pack.pack_merged((found.upper, *found.layers), sink, omit=found.ours)
 
 
-def commit(core: Core, instance: Instance, wanted: Commit) -> Image:
+def commit(core: Core, instance: Instance, wanted: CommitOptions) -> Image:
     """An image of the instance's image and its changes.  Raises Invalid for a wrong edit."""
     image = core.images.get(instance.record.image_id)
     document = _document(instance, image, wanted)
@@ -192,7 +181,7 @@ class _All:
 # -- the configuration ---------------------------------------------------------------------------
 
 
-def _document(instance: Instance, image: Image, wanted: Commit) -> dict[str, Any]:
+def _document(instance: Instance, image: Image, wanted: CommitOptions) -> dict[str, Any]:
     now = configuration.now()
     step = {
         "created": now, "created_by": " ".join(instance.spec.process.arguments),

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 
 import proa
 from proa.engine import (
-    commit,
     config,
     disk_import,
     disks,
@@ -31,13 +30,12 @@ from proa.engine import (
 )
 from proa.engine import instance as states
 from proa.engine.build import Builder
-from proa.engine.commit import Commit
 from proa.engine.core import Core
 from proa.engine.execs import Execs
 from proa.engine.filters import matches
 from proa.engine.instance import Instance, Record
 from proa.engine.logs import read_log
-from proa.engine.options import AttachOptions, LogOptions
+from proa.engine.options import AttachOptions, CommitOptions, LogOptions
 from proa.engine.registries import Registries
 from proa.engine.stats import Stats, stats, top
 from proa.errors import Conflict, Invalid
@@ -301,16 +299,22 @@ class Engine:
         """Unpack a tar inside."""
         files.archive_put(self._core, self.get(reference), path, archive)
 
-    def commit(self, reference: str, wanted: Commit) -> Image:
+    def commit(self, reference: str, wanted: CommitOptions) -> Image:
         """An image of an instance's files."""
+        from proa.engine import commit  # not read at an engine's start, as its builds' modules
+
         return commit.commit(self._core, self.get(reference), wanted)
 
     def changes(self, reference: str) -> Sequence[tuple[int, str]]:
         """What it changed about its image: Docker's kind (0 C, 1 A, 2 D) and path."""
+        from proa.engine import commit
+
         return commit.changed(self._core, self.get(reference))
 
     def export(self, reference: str, sink: Sink) -> None:
         """All its files as one tar."""
+        from proa.engine import commit
+
         commit.export(self._core, self.get(reference), sink)
 
     def update(self, reference: str, body: Any) -> None:

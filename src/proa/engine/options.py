@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -32,3 +33,15 @@ class LogOptions:
     until: float = 0.0
     tail: int | None = None
     timestamps: bool = False
+
+
+@dataclass(frozen=True)
+class CommitOptions:
+    """What to make of an instance: `edits` are Dockerfile lines, `config` fields to set as is."""
+
+    name: str = ""
+    author: str = ""
+    message: str = ""
+    pause: bool = True
+    edits: tuple[str, ...] = ()
+    config: tuple[tuple[str, Any], ...] = ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from proa.api.answer import Answer, Produced, json_reply
 from proa.api.docker import bodies, lookup
 from proa.api.request import Request
-from proa.engine.commit import Commit
+from proa.engine.options import CommitOptions
 from proa.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def commit(engine: Engine, request: Request) -> Answer:
         raise NotFound(f"No such container: {reference}") from None
     repository, tag = request.text("repo"), request.text("tag")
     body = bodies.read(request, required=False)
-    wanted = Commit(
+    wanted = CommitOptions(
         name=f"{repository}:{tag}" if repository and tag else repository,
         author=request.text("author"),
         message=request.text("comment"),
