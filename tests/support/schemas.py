@@ -48,8 +48,9 @@ def layout_faults(directory: Path) -> list[str]:
     return found
 
 
-def _blob(directory: Path, descriptor: dict[str, Any]) -> bytes:
-    return (directory / "blobs" / "sha256" / descriptor["digest"][7:]).read_bytes()
+def _blob(directory: Path, descriptor: Any) -> bytes:
+    name: str = descriptor["digest"][7:]
+    return (directory / "blobs" / "sha256" / name).read_bytes()
 
 
 @functools.cache
@@ -67,8 +68,7 @@ def _without_ids(value: Any) -> Any:
 
 @functools.cache
 def _registry() -> Any:
-    resources = [
-        (path.name, referencing.Resource(contents=_schema(path.name), specification=DRAFT4))
-        for path in FOLDER.glob("*.json")
+    resources: Any = [
+        (path.name, DRAFT4.create_resource(_schema(path.name))) for path in FOLDER.glob("*.json")
     ]
     return referencing.Registry().with_resources(resources)
