@@ -63,26 +63,33 @@ class _Kept:
 class Taker:
     """Takes layers into a store; safe for many threads.
 
-    What it took or found is kept from the collector as long as the workspace `work` lasts.
+    What it took or found is kept from the collector as long as the workspace `work` lasts;
+    `landed` hears of every blob that came.
     """
 
-    def __init__(self, shelves: Shelves, work: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        shelves: Shelves,
+        work: Path,
+        progress: Progress,
+        landed: Callable[[Path], object] = lambda blob: None,
+    ) -> None:
         self._shelves = shelves
         self._layout = shelves.layout
         self._work = work
         self._progress = progress
+        self._landed = landed
         self.folder = partial.directory(shelves.layout.root)
 
     def has(self, diff_id: str, layer: Descriptor) -> bool:
-        """Whether the store has the layer, unpacked and as this very blob; then it is held."""
+        """Whether the store has the layer as this very blob; then it is held, and unpacked."""
         with self._layout.lock():
-            facts = unpacked.facts_at(self._layout.layer(diff_id))
-            there = facts is not None and self._layout.has_blob(layer)
-            if there:
-                self._layout.hold(self._work, (diff_id, layer.digest))
-        if facts is None or not there:
-            return False
-        if layer.digest != facts.digest and layer.digest != diff_id:
+            if not self._layout.has_blob(layer):
+                return False
+            self._layout.hold(self._work, (diff_id, layer.digest))
+        self._shelves.layers.root(diff_id, layer)
+        facts = self._shelves.layers.facts(diff_id)
+        if layer.digest not in (facts.digest, diff_id):
             unpacked.verify(self._layout.blob(layer.digest), diff_id, self._shelves.bounds)
         return True
 
@@ -129,7 +136,7 @@ class Taker:
 
     def _unpack(self, plain: Hashed, diff_id: str, made: Path) -> Unpacked | None:
         """Unpack, or only hash what the store has from another blob."""
-        if self._layout.layer(diff_id).exists():
+        if self._shelves.layers.whole(diff_id):
             plain.drain()
             return None
         return unpacked.unpack_stream(plain, made)
@@ -144,11 +151,16 @@ class Taker:
         self._progress(Step("Extracting", short, layer.size, layer.size))
         if facts is not None:
             unpacked.write_facts(made, facts, layer)
+        final, blob = self._layout.layer(diff_id), self._layout.blob(layer.digest)
         with self._layout.lock():
             self._layout.hold(self._work, (diff_id, layer.digest))
             if facts is not None:
-                self._layout.move_in(made, self._layout.layer(diff_id))
-            self._layout.move_in(half.path, self._layout.blob(layer.digest))
+                if final.exists() and not self._shelves.layers.whole(diff_id):
+                    final.rename(made.with_suffix(".damaged"))
+                self._layout.move_in(made, final)
+            self._layout.move_in(half.path, blob)
+        half.empty()
+        self._landed(blob)
 
     def _teller(self, layer: Descriptor) -> Callable[[int], None]:
         """Tells how far a download is, now and then."""

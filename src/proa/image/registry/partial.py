@@ -63,7 +63,9 @@ class Half:
         write_all(self._fd, data)
 
     def empty(self) -> None:
-        """Begin anew."""
+        """Begin anew; nothing when it is half no more, but a blob of the store."""
+        if not _is_at(self.path, self._fd):
+            return
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._left = 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proa.errors import Cancelled, Corrupt, NoSpace, ProaError
-from proa.image import progress
+from proa.image import progress, staging
 from proa.image.catalog import Image
 from proa.image.layer import tree
 from proa.image.manifest import Descriptor
@@ -59,9 +59,17 @@ def pull(
     found = resolve.resolve(search, options.platform, options.all_platforms)
     before = _known(images, wanted)
     with tree.reporting(f"pull '{wanted.familiar}'"), images.workspace() as work:
-        taker = Taker(images.shelves(), work, options.progress)
-        _take_layers(taker, Fetch(registry, wanted.path), found.images)
+        with ThreadPoolExecutor(1, "sync") as disk:  # blobs go to the disk as they come
+            syncs: list[Future[None]] = []
+            taker = Taker(
+                images.shelves(), work, options.progress,
+                lambda blob: syncs.append(disk.submit(staging.sync, blob)),
+            )  # fmt: skip
+            _take_layers(taker, Fetch(registry, wanted.path), found.images)
+        for sync in syncs:
+            sync.result()
         _name(images, work, wanted, found)
+    images.shelves().layers.settle_soon()
     image = images.get(f"{wanted.repository}@{found.top.digest}")
     same = before is not None and before.manifest_digest == image.manifest_digest
     said = "Image is up to date for" if same else "Downloaded newer image for"
