@@ -197,6 +197,7 @@ static void engine_request(struct channel *channel, const struct frame *frame, c
 		hold(engine, frame, fds, fd_count);
 		break;
 	case F_QUIT:
+		monitor.stay = false;
 		if (!monitor.launched)
 			monitor_end();
 		break;

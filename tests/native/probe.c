@@ -56,6 +56,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <time.h>
@@ -622,6 +623,19 @@ static void print_interface(int control, const char *name)
 	printf("%d\n", request.ifr_mtu);
 }
 
+/* Sends a text to a Unix socket and prints what comes back. */
+static int run_unix(char **argv)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	char answer[256];
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	strncpy(address.sun_path, argv[0], sizeof address.sun_path - 1);
+	if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 || write(fd, argv[1], strlen(argv[1])) < 0)
+		return fail(argv[0]);
+	ssize_t count = read(fd, answer, sizeof answer);
+	return count <= 0 || write(1, answer, (size_t)count) < 0 ? fail(argv[0]) : 0;
+}
+
 static int run_interfaces(char **argv)
 {
 	(void)argv;
@@ -652,6 +666,7 @@ static const struct {
 	{ "mkdir", 1, run_mkdir }, { "setxattr", 3, run_setxattr }, { "stat", 1, run_stat }, { "ls", 1, run_ls }, { "mounts", 0, run_mounts },
 	{ "caps", 0, run_caps }, { "seccomp", 1, run_seccomp }, { "alloc", 1, run_alloc },
 	{ "cpu", 1, run_cpu }, { "http", 2, run_http }, { "connect", 2, run_connect },
+	{ "unix", 2, run_unix },
 	{ "random", 1, run_random }, { "interfaces", 0, run_interfaces }, { "fds", 0, run_fds },
 	{ "time", 0, run_time },
 };
