@@ -39,13 +39,15 @@ class Said(Protocol):
 class Feed:
     """What work hands its steps to, from any thread; `told` ends it when the client has left."""
 
-    def __init__(self) -> None:
+    def __init__(self, held_back: int = 1) -> None:
+        """The first `held_back` messages do not begin the answer: what fails then has a status."""
+        self.left = threading.Event()  # set once nobody wants the rest
+        self._held_back = held_back
         self._changed = threading.Condition()
         self._waiting: dict[object, Message] = {}
         self._count = 0
         self._urgent = False
         self._ended = False
-        self._gone = False
         self._error: BaseException | None = None
 
     def told(self, step: Said) -> None:
@@ -56,7 +58,7 @@ class Feed:
     def say(self, message: Message, key: object = None) -> None:
         """Any message; it takes the place of one with its key that was not sent yet."""
         with self._changed:
-            if self._gone:
+            if self.left.is_set():
                 raise Cancelled("the client has left")
             self._count += 1
             self._waiting[self._count if key is None else key] = message
@@ -65,7 +67,7 @@ class Feed:
 
     def cancelled(self) -> bool:
         """Whether nobody wants the rest."""
-        return self._gone
+        return self.left.is_set()
 
     def run(self, work: Callable[[Feed], Iterable[Message]]) -> None:
         """Do the work; the messages it ends with are sent last."""
@@ -81,8 +83,8 @@ class Feed:
     def begin(self) -> None:
         """Wait until the answer can begin.  Raises what the work raised before that."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._count > 1)
-            error = self._error if self._count <= 1 else None
+            self._changed.wait_for(lambda: self._ended or self._count > self._held_back)
+            error = self._error if self._count <= self._held_back else None
         # A status of 401 would make docker's client ask for a login: that goes into the stream.
         if error is not None and not isinstance(error, Unauthorized):
             raise error
@@ -101,12 +103,12 @@ class Feed:
             if self._error is not None:
                 yield json_bytes(_failure(self._error))
         finally:
-            self._gone = True
+            self.left.set()
 
 
-def stream(work: Callable[[Feed], Iterable[Message]], name: str) -> Streamed:
+def stream(work: Callable[[Feed], Iterable[Message]], name: str, held_back: int = 1) -> Streamed:
     """An answer that follows `work`, which runs in a thread of this name."""
-    feed = Feed()
+    feed = Feed(held_back)
     threading.Thread(target=feed.run, args=(work,), name=name, daemon=True).start()
     feed.begin()
     return Streamed(feed.pieces())

@@ -7,6 +7,7 @@ import threading
 from proa.engine.core import Core
 from proa.engine.registries import Registries, Watch
 from proa.errors import ImageNotFound
+from proa.image import reference
 from proa.image.build.request import BuildRequest, Report
 from proa.image.catalog import Image
 from proa.image.progress import silent
@@ -22,7 +23,8 @@ class Builder:
     def build(
         self, request: BuildRequest, report: Report, cancel: threading.Event, login: str = ""
     ) -> Image:
-        """Carry out a build; `login` (the text of X-Registry-Auth) is for pulling bases.
+        """Carry out a build; `login` (the text of X-Registry-Auth) is for pulling bases
+        whose registry has none in the request.
 
         Raises BuildError, Cancelled, and what fetching a base raises.
         """
@@ -34,7 +36,8 @@ class Builder:
             image = None if pull else self._local(name, platform)
             if image is None:
                 watch = Watch(silent, cancel.is_set)
-                image = self._registries.pull(name, platform, login, watch)
+                own = request.logins.get(reference.parse(name).registry, login)
+                image = self._registries.pull(name, platform, own, watch)
             return image
 
         means = solve.Means(self._core.images, Steps(self._core), fetch)

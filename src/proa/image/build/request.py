@@ -15,6 +15,7 @@ class BuildRequest:
     means an empty one.  `containerfile` is its text, `name` what errors call it.  Secrets are
     files' contents by id; `ssh` are agents' sockets by id; `contexts` are named contexts
     (`--build-context name=...`): a directory, or `docker-image://reference`.
+    `logins` are texts of X-Registry-Auth by registry, for bases.
     `epoch_seconds` is SOURCE_DATE_EPOCH: no timestamp in the output is later.
     """
 
@@ -27,9 +28,10 @@ class BuildRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     contexts: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, Path] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
+    logins: Mapping[str, str] = field(default_factory=dict, repr=False)
     ignore: bytes | None = None  # the `.dockerignore` that counts; None: looked for in the context
     isolation: str = ""
     network: str = "default"
