@@ -22,13 +22,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from proa.client import address, spawn
+from proa.client import address, registry, spawn
 from proa.client.connection import Answer, Connection, Upload, image_path, instance_path, target
 from proa.client.instance import Instance, converse
-from proa.client.values import Image, Options, Result
+from proa.client.values import Image, Options, Progress, Result
 from proa.errors import ProaError
 
-__all__ = ["Client", "Image", "Instance", "Options", "Result"]
+__all__ = ["Client", "Image", "Instance", "Options", "Progress", "Result"]
 
 _PIECE_BYTES = 256 * 1024
 
@@ -135,6 +135,36 @@ class Client:
     def remove_image(self, name: str, *, force: bool = False) -> None:
         """Remove a name, and the image with its last one."""
         self.call("DELETE", image_path(name), {"force": force})
+
+    # -- registries --------------------------------------------------------------------------------
+
+    def pull(
+        self, name: str, *, platform: str | None = None, progress: registry.Told = registry.silent
+    ) -> None:
+        """Have an image of a registry here; `progress` hears of each step."""
+        with self.connect() as connection:
+            registry.pull(connection, name, platform, progress)
+
+    def push(
+        self,
+        name: str,
+        *,
+        compression: str | None = None,
+        progress: registry.Told = registry.silent,
+    ) -> str:
+        """Send an image to its registry; the digest it has there."""
+        with self.connect() as connection:
+            return registry.push(connection, name, compression, progress)
+
+    def tags(self, name: str) -> list[str]:
+        """The tags of a repository in its registry."""
+        with self.connect() as connection:
+            return registry.tags(connection, name)
+
+    def login(self, registry_name: str, user: str, password: str) -> None:
+        """Log in to a registry; the login is kept where Docker keeps it.  Raises Unauthorized."""
+        with self.connect() as connection:
+            registry.log_in(connection, registry_name, user, password)
 
     # -- the engine --------------------------------------------------------------------------------
 

@@ -27,6 +27,16 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """One step of a pull or push; `id` is a layer's or a tag's, sizes are bytes, 0 for unknown."""
+
+    status: str
+    id: str = ""
+    current: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
 class Options:
     """How to run: the parts of a create request people use.  `more` is merged into HostConfig."""
 
