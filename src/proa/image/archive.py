@@ -11,15 +11,14 @@ import posixpath
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from proa.errors import Corrupt, Invalid, Unsupported
-from proa.image import config, manifest, reference
+from proa.errors import Corrupt
+from proa.image import config, manifest, oci, reference
 from proa.image.layer.stream import Bounds, Source, compression_of, decompressed
 from proa.image.manifest import Descriptor, Manifest
-from proa.image.members import BLOBS, Members
+from proa.image.members import Members
 from proa.image.reference import Reference
 from proa.image.staging import Spooled, Stage
 
-_NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _ARCHITECTURES = {
     "x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "ppc64le": "ppc64le",
     "s390x": "s390x", "riscv64": "riscv64", "loongarch64": "loong64",
@@ -50,77 +49,7 @@ def load(file: Source, stage: Stage, bounds: Bounds) -> None:
 
 
 def _load_oci(members: Members, stage: Stage) -> None:
-    docker_names = _docker_names(members)
-    listed = manifest.parse_index(members.file("index.json").document("the index"))
-    grouped: dict[str, tuple[Descriptor, list[Reference]]] = {}
-    for item in filter(_is_image, listed):
-        chosen = _choose(item, members, depth=0)
-        names = grouped.setdefault(chosen.digest, (chosen, []))[1]
-        names += _names(item)
-    for chosen, names in grouped.values():
-        _stage_oci(chosen, names, docker_names, members, stage)
-
-
-def _stage_oci(
-    chosen: Descriptor, names: list[Reference], docker_names: dict[str, list[Reference]],
-    members: Members, stage: Stage,
-) -> None:  # fmt: skip
-    spooled = members.blob(chosen)
-    parts = manifest.parse_manifest(spooled.document("a manifest"))
-    configuration = members.blob(parts.config)
-    for item in (spooled, configuration, *map(members.blob, parts.layers)):
-        stage.keep(item)
-    document = configuration.document("an image's configuration")
-    names = list(dict.fromkeys([*names, *docker_names.get(parts.config.digest, [])]))
-    stage.image(chosen, parts, document, names)
-
-
-def _is_image(item: Descriptor) -> bool:
-    """Not a build's attestation, which lies among the images."""
-    is_note = "vnd.docker.reference.type" in item.annotations
-    return not is_note and item.platform.get("os") != "unknown"
-
-
-def _choose(item: Descriptor, members: Members, depth: int) -> Descriptor:
-    """The manifest for this machine, through indexes of platforms."""
-    if item.media_type not in manifest.INDEX_TYPES:
-        plain = item.media_type or manifest.OCI_MANIFEST
-        return Descriptor(plain, item.digest, item.size, platform=item.platform)
-    if depth > 3:
-        raise Corrupt("indexes are nested too deeply")
-    inner = manifest.parse_index(members.blob(item).document("an index"))
-    images = [image for image in inner if _is_image(image) and _is_here(image, members)]
-    fitting = [image for image in images if _fits(image)] or images[: len(images) == 1]
-    if not fitting:
-        raise Unsupported(f"the archive has no image for 'linux/{architecture()}'")
-    return _choose(fitting[0], members, depth + 1)
-
-
-def _is_here(item: Descriptor, members: Members) -> bool:
-    return members.find(BLOBS + item.digest[7:]) is not None
-
-
-def _fits(item: Descriptor) -> bool:
-    wanted = {"os": "linux", "architecture": architecture()}
-    return all(item.platform.get(key, value) == value for key, value in wanted.items())
-
-
-def _names(item: Descriptor) -> list[Reference]:
-    """Names in annotations; a bare tag is no name."""
-    for key in _NAME_KEYS:
-        text = item.annotations.get(key, "")
-        if ":" in text or "/" in text:
-            return [name for name in [_name(text)] if not name.digest]
-    return []
-
-
-def _name(text: object) -> Reference:
-    if not isinstance(text, str):
-        raise Corrupt(f"the archive names an image '{str(text)[:100]}'")
-    try:
-        return reference.parse(text)
-    except Invalid as error:
-        raise Corrupt(f"the archive names an image '{text[:100]}'", hint=error.hint) from error
+    oci.load(members, stage, _docker_names(members))
 
 
 # -- docker save --------------------------------------------------------------------------------
@@ -148,7 +77,7 @@ def _tags(entry: dict[str, Any]) -> list[Reference]:
     tags = entry.get("RepoTags") or []
     if not isinstance(tags, list):
         raise Corrupt("the field 'RepoTags' of 'manifest.json' is not a list")
-    return [name for name in map(_name, tags) if not name.digest]
+    return [name for name in map(oci.name, tags) if not name.digest]
 
 
 def _load_docker(members: Members, stage: Stage) -> None:
@@ -204,7 +133,7 @@ def _load_legacy(members: Members, stage: Stage) -> None:
             layers = [members.file(f"{identity}/layer.tar") for identity, _ in chain]
             document = _legacy_config([described for _, described in chain], layers)
             configuration = stage.write(manifest.encode(document))
-            _stage_parts(configuration, layers, [_name(f"{repository}:{tag}")], stage)
+            _stage_parts(configuration, layers, [oci.name(f"{repository}:{tag}")], stage)
 
 
 def _legacy_chain(top: str, members: Members) -> list[tuple[str, dict[str, Any]]]:

@@ -29,7 +29,7 @@ from proa.image.layer.stream import (
 )
 from proa.image.layer.unpack import Unpacked
 from proa.image.layer.unpacked import Layers, unpack_stream, write_facts
-from proa.image.layout import Layout, Named
+from proa.image.layout import Layout
 from proa.image.manifest import Descriptor
 from proa.image.staging import Arrival, Spooled, Stage
 
@@ -209,11 +209,10 @@ class Assembly:
             size = len(self._layout.document(subject.manifest_digest))
             about = Descriptor(manifest.OCI_MANIFEST, subject.manifest_digest, size)
             body = Descriptor(media_type, kept.digest, kept.size)
-            whole = stage.write(referrers.build(about, artifact_type, body, annotations))
-            top = Descriptor(
-                manifest.OCI_MANIFEST, whole.digest, whole.size, artifact_type=artifact_type
-            )
-            stage.artifact(Named(top, "", 0, about.digest))
+            data = referrers.build(about, artifact_type, body, annotations)
+            whole = stage.write(data)
+            document = manifest.decode_object(data, "a manifest")
+            stage.artifact(referrers.line(whole.digest, whole.size, document, about))
             stage.commit()
         return whole.digest
 

@@ -53,6 +53,12 @@ class Image:
         return self.details.diff_ids
 
     @property
+    def known_by(self) -> tuple[str, ...]:
+        """Every digest others may know it by: its manifest's, and those of its indexes."""
+        own = [digest.partition("@")[2] for digest in self.digests]
+        return tuple(dict.fromkeys([self.manifest_digest, *own]))
+
+    @property
     def references(self) -> tuple[str, ...]:
         """Every name of it, normalised."""
         return tuple(str(reference.parse(name)) for name in self.names + self.digests)

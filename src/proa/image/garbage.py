@@ -32,7 +32,7 @@ def _without_orphans(layout: Layout) -> list[Named]:
     kept = [line for line in lines if not line.subject]
     waiting = [line for line in lines if line.subject]
     while True:
-        there = {line.manifest.digest for line in kept}
+        there = {digest for line in kept for digest in line.digests}
         found = [line for line in waiting if line.subject in there]
         if not found:
             break
@@ -55,8 +55,7 @@ def _live(layout: Layout, catalog: Catalog, lines: Sequence[Named]) -> set[str] 
             digests = (line.manifest.digest, parts.config.digest, *details.diff_ids)
             live.update(digest[7:] for digest in digests)
             live.update(layer.digest[7:] for layer in parts.layers)
-            if "@" in line.name:  # pulled by this digest: of the index, when there was one
-                live.add(line.name.rpartition(":")[2])
+            live.update(digest[7:] for digest in line.digests)
     except ProaError:
         return None
     return live

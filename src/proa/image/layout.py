@@ -31,6 +31,7 @@ from proa.image.manifest import Descriptor
 _NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = "io.containerd.image.name"
 _SIZE = "io.proa.size"
+INDEX = "io.proa.index"  # in what is saved: the index an image came from
 _SUBJECT = "io.proa.subject"
 _HELD = "held"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -47,6 +48,12 @@ class Named:
     name: str
     size_bytes: int
     subject: str = ""  # of an artifact: the digest of the manifest it is about
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of the manifest, and what its name ends with: of the index it was found through."""
+        known_by = self.name.partition("@")[2]
+        return (self.manifest.digest, known_by) if known_by else (self.manifest.digest,)
 
     def descriptor(self) -> Descriptor:
         """As the index has it."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from proa.errors import Corrupt
 from proa.image import manifest
 from proa.image.layout import Layout, Named
 from proa.image.manifest import Descriptor
@@ -39,6 +40,17 @@ def subject_of(document: Mapping[str, Any]) -> Descriptor | None:
     """What an artifact's manifest is about; None when it is about nothing."""
     value = document.get("subject")
     return None if value is None else manifest.descriptor(value)
+
+
+def line(digest: str, size: int, document: Mapping[str, Any], subject: Descriptor) -> Named:
+    """An artifact's line in the index; its type is its own, or that of its configuration."""
+    kind = document.get("artifactType") or ""
+    if not kind and isinstance(document.get("config"), dict):
+        kind = document["config"].get("mediaType") or ""
+    if not isinstance(kind, str):
+        raise Corrupt(f"the artifact type of '{digest}' is malformed")
+    top = Descriptor(manifest.OCI_MANIFEST, digest, size, artifact_type=kind)
+    return Named(top, "", 0, subject.digest)
 
 
 def described(layout: Layout, line: Named) -> Descriptor:

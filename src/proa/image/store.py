@@ -255,7 +255,7 @@ class Images:
         """The artifacts about an image, of one type when it is given."""
         with tree.reporting("read the image index"):
             lines = self._layout.read_index()
-            return referrers.about(self._layout, lines, [image.manifest_digest], artifact_type)
+            return referrers.about(self._layout, lines, image.known_by, artifact_type)
 
     def shelves(self) -> Shelves:
         """Its parts, for what works on them: assembly, pull, push."""
@@ -300,9 +300,9 @@ class Images:
             for arrival in arrivals
         )
 
-    def save(self, names: Sequence[str], file: BinaryIO) -> None:
-        """Write images as one tar that is a docker archive and an OCI layout alike."""
+    def save(self, names: Sequence[str], file: BinaryIO, kind: str = save.FORMATS[0]) -> None:
+        """Write images as one tar: `docker-archive` (an OCI layout too) or `oci-archive`."""
         chosen = [(self.get(name), normalised(name)) for name in names]
         chosen = [(image, name if name in image.references else "") for image, name in chosen]
         with tree.reporting("save images"):
-            save.write(self._layout, chosen, file)
+            save.write(self._layout, chosen, file, kind)
