@@ -32,12 +32,14 @@ from tests.native.monitor import (
     OUTPUT,
     PLACE,
     PLACED,
+    QUIT,
     RESIZE,
     SETUP,
     SIGNAL,
     STARTED,
     STATE,
     STATUS,
+    STAY,
     STDIN,
     WITH_LOG,
     WITH_STDIN,
@@ -152,6 +154,39 @@ def test_last_words_are_heard(machine: Machine) -> None:
     os.kill(machine.monitor.process.pid, signal.SIGCONT)
     assert machine.engine.expect(EXIT).exit == (3, 0)
     ended(machine, 3)
+
+
+def test_a_machine_that_stays_answers_after_its_process(machine: Machine) -> None:
+    machine.start(STAY)
+    machine.finish(3)
+    assert machine.engine.expect(EXIT).exit == (3, 0)
+    client = machine.engine.attach(OUT, 2)
+    machine.engine.send(EXEC, 2, b"plan")
+    machine.guest.expect(EXEC, 2)
+    machine.guest.send(STARTED, 2, struct.pack("<I", 6))
+    machine.engine.expect(STARTED, 2)
+    machine.guest.send(OUTPUT, 2, b"changes", flags=1)
+    machine.guest.send(EXIT, 2, struct.pack("<IIQ", 0, 0, 1))
+    assert read_all(client) == b"changes"
+    machine.engine.send(QUIT, HULL)
+    assert machine.monitor.wait() == 0 and gone(machine.hull)
+    assert not (machine.monitor.directory / "exit").exists()
+
+
+def test_a_machine_that_stays_ends_without_an_engine(machine: Machine) -> None:
+    machine.start(STAY)
+    machine.finish(3)
+    machine.engine.expect(EXIT)
+    machine.engine.sock.close()
+    assert machine.monitor.wait() == 0 and gone(machine.hull)
+    assert not (machine.monitor.directory / "exit").exists()
+
+
+def test_a_machine_that_stays_may_still_die(machine: Machine) -> None:
+    machine.start(STAY)
+    os.kill(machine.hull, signal.SIGKILL)
+    assert machine.engine.expect(EXIT).exit == (137, 9)
+    ended(machine, 137, "the virtual machine ended before its process reported")
 
 
 def test_channel_lost(machine: Machine) -> None:

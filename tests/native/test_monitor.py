@@ -38,6 +38,9 @@ from tests.native.monitor import (
     RESIZE,
     SIGNAL,
     STARTED,
+    STATE,
+    STATUS,
+    STAY,
     WITH_LOG,
     WITH_STDIN,
     WITH_TTY,
@@ -489,3 +492,28 @@ def test_quit_a_spare(monitor: Monitor, engine: Connection) -> None:
     engine.send(QUIT)
     assert monitor.wait() == 0 and gone(pid)
     assert sorted(p.name for p in monitor.directory.iterdir()) == ["sock"]
+
+
+def test_a_place_that_stays_has_no_record(monitor: Monitor, engine: Connection) -> None:
+    assert run(engine, "exit 7", STAY) == (b"", (7, 0))
+    engine.send(STATE, 0)
+    engine.expect(STATUS)
+    engine.expect(DONE, 0)
+    assert monitor.process.poll() is None
+    engine.send(QUIT, 0)
+    assert monitor.wait() == 0
+    assert not (monitor.directory / "exit").exists()
+
+
+def test_quitting_a_place_that_stays_lets_its_process_end_it(
+    monitor: Monitor, engine: Connection
+) -> None:
+    engine.place()
+    pid = engine.launch(command("sleep", "1000"), STAY)
+    engine.send(QUIT, 0)
+    engine.send(STATE, 0)
+    engine.expect(STATUS)
+    engine.expect(DONE, 0)
+    os.kill(pid, 9)
+    assert engine.expect(EXIT).exit == (137, 9)
+    assert monitor.wait() == 0
