@@ -124,6 +124,7 @@ class Draft:
         for text, place in zip(instruction.arguments, instruction.places, strict=False):
             with words.pointing(instruction, place):
                 found += values.ports(text)
+        found.sort()
         self.config["ExposedPorts"] = {
             **(self.config.get("ExposedPorts") or {}), **{port: {} for port in found}
         }  # fmt: skip
@@ -204,13 +205,19 @@ def _printable(char: str) -> str:
 
 
 def _health_text(health: Health) -> str:
-    """As Go prints the structure."""
-    return (
-        f"{{Test:[{' '.join(health.test)}] Interval:{_duration(health.interval_nanoseconds)} "
-        f"Timeout:{_duration(health.timeout_nanoseconds)} "
-        f"StartPeriod:{_duration(health.start_period_nanoseconds)} "
-        f"StartInterval:{_duration(health.start_interval_nanoseconds)} Retries:{health.retries}}}"
-    )
+    """As Go prints the structure with `%q`: the retries are taken for a character."""
+    times = (
+        health.interval_nanoseconds, health.timeout_nanoseconds,
+        health.start_period_nanoseconds, health.start_interval_nanoseconds,
+    )  # fmt: skip
+    shown = " ".join(_quote(_duration(time)) for time in times)
+    return f"&{{{_quoted(health.test)} {shown} {_character(health.retries)}}}"
+
+
+def _character(number: int) -> str:
+    char = chr(number) if number < 0xD800 or 0xDFFF < number < 0x110000 else "\ufffd"
+    escaped = _quote(char)[1:-1]
+    return {'"': "'\"'", "'": "'\\''"}.get(char, f"'{escaped}'")
 
 
 def _duration(nanoseconds: int) -> str:

@@ -125,10 +125,10 @@ def _target(file: Containerfile, text: str) -> int:
         return len(file.stages) - 1
     if text.lower() in names:
         return names[text.lower()]
-    if text.isdecimal() and len(text) < 6 and int(text) < len(file.stages):
-        return int(text)
     raise BuildError(
-        f"no stage '{text}' in '{file.name}'", hint=did_you_mean(text, names), file=file.name
+        f"target stage '{text}' is not in '{file.name}'",
+        hint=did_you_mean(text, names),
+        file=file.name,
     )
 
 

@@ -33,7 +33,8 @@ def command(instruction: Instruction, shell: Sequence[str] = ()) -> Command:
         if heredoc_start(text):  # nothing but `<<EOF`: its content is the command
             text = _TABS.sub("", first.content) if first.chomp else first.content
             if text.startswith("#!"):
-                return Command((f"{SCRIPT_DIRECTORY}/{first.name}",), (first.name, text))
+                path = f"{SCRIPT_DIRECTORY}/{first.name}"
+                return Command((*(shell or DEFAULT_SHELL), path), (first.name, text))
         else:  # the shell reads the heredocs itself
             for heredoc in instruction.heredocs:
                 text += f"\n{heredoc.content}{heredoc.name}"

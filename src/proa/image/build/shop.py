@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from proa.errors import Cancelled, ProaError
+from proa.errors import BuildError, Cancelled, NoSpace, ProaError
 from proa.image import config
 from proa.image.build.cache import Cache
 from proa.image.build.cachemounts import CacheMounts
@@ -20,6 +20,7 @@ from proa.image.build.context import Context
 from proa.image.build.plan import Plan
 from proa.image.build.request import BuildRequest, Output, Report, Transfer, Vertex
 from proa.image.build.step import Runner
+from proa.image.build.text import did_you_mean
 from proa.image.catalog import Image
 from proa.image.store import Images
 
@@ -103,10 +104,20 @@ class Shop:
         with self._guard:
             known = self._images.get((name, platform))
         if known is None:
-            known = self.fetch(name, self.request.pull, platform or self.request.platform)
+            known = self._fetched(name, platform or self.request.platform)
             with self._guard:
                 known = self._images.setdefault((name, platform), known)
         return known
+
+    def _fetched(self, name: str, platform: str) -> Image:
+        try:
+            return self.fetch(name, self.request.pull, platform)
+        except (Cancelled, NoSpace):
+            raise
+        except ProaError as error:
+            meant = did_you_mean(name, self.plan.names())
+            message = f"cannot get the image '{name}': {error.message}"
+            raise BuildError(message, hint=meant or error.hint) from error
 
     # -- progress -------------------------------------------------------------------------------
 

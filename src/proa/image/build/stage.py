@@ -28,6 +28,8 @@ class State:
     layers: list[Layer] = field(default_factory=list)
     chain: str = ""  # names the stack of layers
     moment: str = ""  # when the last layer was made
+    environment: dict[str, str] = field(default_factory=dict)  # ENV and ARG, as they came
+    arguments: dict[str, str | None] = field(default_factory=dict)  # ARG alone
 
     def push(self, layer: Layer, moment: str) -> None:
         """Put a layer on top."""
@@ -37,7 +39,10 @@ class State:
 
     def copy(self) -> State:
         """The same, to go on from."""
-        return State(Draft(self.draft.document), [*self.layers], self.chain, self.moment)
+        return State(
+            Draft(self.draft.document), [*self.layers], self.chain, self.moment,
+            {**self.environment}, {**self.arguments},
+        )  # fmt: skip
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -65,10 +70,18 @@ class Stage:
         self._handlers = {"ARG": Stage._argument, "WORKDIR": Stage._workdir, **handlers}
         self.escape = shop.plan.file.directives.escape
         self.state = State(Draft({}))
-        self.environment: dict[str, str] = {}
-        self.arguments: dict[str, str | None] = {}
         self.assembly: Assembly
         self._index = self._total = self._number = 0
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of ENV and ARG."""
+        return self.state.environment
+
+    @property
+    def arguments(self) -> dict[str, str | None]:
+        """The variables of ARG."""
+        return self.state.arguments
 
     # -- the base -------------------------------------------------------------------------------
 
@@ -85,7 +98,7 @@ class Stage:
         self._total += sum(trigger.keyword in LAYERED for trigger in triggers)
         if "PATH" not in self.state.draft.environment:
             self.state.draft.set_variable("PATH", DEFAULT_PATH)
-        self.environment = self.state.draft.environment
+        self.state.environment |= self.state.draft.environment
         for instruction in (*triggers, *node.stage.instructions):
             self.shop.check()
             with pointing(instruction):
@@ -157,7 +170,7 @@ class Stage:
             return
         self.state.draft.apply(instruction)
         if instruction.keyword == "ENV":
-            self.environment |= {name: value or "" for name, value in instruction.pairs}
+            self.state.environment |= {name: value or "" for name, value in instruction.pairs}
 
     def _argument(self, instruction: Instruction) -> None:
         said: list[str] = []
@@ -252,10 +265,9 @@ class Stage:
         return layer, shop.now()
 
     @contextmanager
-    def target(self, made: Path, *, over: bool = True) -> Iterator[Target]:
-        """The root of the stage, to write to; `over` nothing: an empty one."""
-        roots = self.state.roots if over else ()
-        with view.writable(roots, made) as fd, Target(fd, self.shop.check) as target:
+    def target(self, made: Path) -> Iterator[Target]:
+        """The root of the stage, to write to."""
+        with view.writable(self.state.roots, made) as fd, Target(fd, self.shop.check) as target:
             yield target
 
     # -- other places ---------------------------------------------------------------------------

@@ -1,4 +1,8 @@
-"""The instructions COPY and ADD."""
+"""The instructions COPY and ADD.
+
+`--link` changes nothing: a layer is always made apart, and the files are those that Docker's own
+builder and Buildah give, which follow links at the destination with or without it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,6 @@ class _Order:
     where: str
     chown: str
     chmod: str
-    link: bool
     parents: bool
     excludes: tuple[str, ...]
     unpack: bool | None
@@ -43,7 +46,7 @@ class _Order:
         heredocs = [[heredoc.name, heredoc.content] for heredoc in self.instruction.heredocs]
         return [
             self.instruction.keyword, self.local, self.far, self.where, self.chown, self.chmod,
-            self.link, self.parents, self.excludes, self.unpack, heredocs,
+            self.parents, self.excludes, self.unpack, heredocs,
             self.instruction.flag("checksum"), self.instruction.switch("keep-git-dir"),
         ]  # fmt: skip
 
@@ -55,18 +58,15 @@ def transfer(stage: Stage, instruction: Instruction) -> None:
     shop = stage.shop
     with ExitStack() as opened:
         found = _Sources(stage, order, origin, opened)
-        below = "" if order.link else stage.state.chain
-        head = [*order.facts(), below, shop.epoch]
+        head = [*order.facts(), stage.state.chain, shop.epoch]
         fast = None
         if origin is not None and not origin.directory:
             fast = cache.key("files of", head, stage.stack(origin).chain)
 
         def make(number: int, made: Path) -> None:
             found.number = number
-            with stage.target(made, over=not order.link) as target:
-                owner = None
-                if order.chown:
-                    owner = users.owner(order.chown, None if order.link else target.fd)
+            with stage.target(made) as target:
+                owner = users.owner(order.chown, target.fd) if order.chown else None
                 copy.write(target, found.parts(), order.where, _manner(order, owner))
 
         def content() -> str:
@@ -90,11 +90,8 @@ def _order(stage: Stage, instruction: Instruction) -> _Order:
         raise instruction.error("--checksum is for one source that is fetched from elsewhere")
     return _Order(
         instruction, local, far, copy.destination(stage.state.draft.directory, text),
-        instruction.flag("chown"), chmod,
-        # as BuildKit: a layer of its own cannot change modes afterwards
-        bool(instruction.switch("link")) and not chmod,
-        bool(instruction.switch("parents")), instruction.flag_values("exclude"),
-        instruction.switch("unpack"),
+        instruction.flag("chown"), chmod, bool(instruction.switch("parents")),
+        instruction.flag_values("exclude"), instruction.switch("unpack"),
     )  # fmt: skip
 
 

@@ -17,10 +17,10 @@ MAXIMUM_ID = (1 << 32) - 2
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def owner(text: str, root_fd: int | None) -> tuple[int, int]:
+def owner(text: str, root_fd: int) -> tuple[int, int]:
     """The ids of `user[:group]`; a number needs no file, and is its own group.
 
-    `root_fd` is the image's root, None when it may not be looked at (`--link`).  Raises Invalid.
+    `root_fd` is the image's root.  Raises Invalid.
     """
     user, colon, group = text.partition(":")
     uid, gid = _user(user, root_fd)
@@ -29,7 +29,7 @@ def owner(text: str, root_fd: int | None) -> tuple[int, int]:
     return uid, gid
 
 
-def _user(text: str, root_fd: int | None) -> tuple[int, int]:
+def _user(text: str, root_fd: int) -> tuple[int, int]:
     if text.isdecimal():
         return (number := _number(text)), number
     for fields in _lines(root_fd, "etc/passwd", text):
@@ -38,7 +38,7 @@ def _user(text: str, root_fd: int | None) -> tuple[int, int]:
     raise _unknown("user", text)
 
 
-def _group(text: str, root_fd: int | None) -> int:
+def _group(text: str, root_fd: int) -> int:
     if text.isdecimal():
         return _number(text)
     for fields in _lines(root_fd, "etc/group", text):
@@ -57,11 +57,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _lines(root_fd: int | None, path: str, wanted: str) -> list[list[str]]:
-    if root_fd is None:
-        raise Invalid(
-            f"cannot look up '{wanted}' with --link", hint="use a number, or leave --link out"
-        )
+def _lines(root_fd: int, path: str, wanted: str) -> list[list[str]]:
     try:
         fd = files.open_in_root(root_fd, path, _FLAGS)
     except OSError:

@@ -64,6 +64,11 @@ def pack_merged(
     _pack(layers, _Packer(Writer(sink), epoch_seconds, omit, marks=False))
 
 
+def _is_plain(root: Entry) -> bool:
+    """Whether a root says nothing that is not so anyway: Docker's layers leave it out, too."""
+    return (root.mode, root.uid, root.gid) == (0o755, 0, 0) and not root.xattrs
+
+
 def _pack(layers: Sequence[Path], packer: _Packer) -> None:
     with Merged(layers) as files:
         pending: list[tuple[bytes, Sequence[int]]] = [(b"", range(files.count))]
@@ -95,7 +100,8 @@ class _Packer:
         status = os.fstat(directory.top)
         entry = self._entry(path + b"/" if path else b"./", status)
         entry.xattrs = _xattrs(directory.top)
-        self.writer.add(entry)
+        if path or not self._marks or not _is_plain(entry):
+            self.writer.add(entry)
         before = path + b"/" if path else b""
         if self._marks:
             self._add_marks(before, directory, entry.mtime_ns)
