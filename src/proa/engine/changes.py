@@ -154,7 +154,10 @@ def layer(records: _Received, root: os.stat_result) -> Iterator[bytes]:
 def _names(records: _Received, path_length: int, link_length: int) -> tuple[bytes, bytes]:
     if path_length > MAXIMUM_PATH or link_length > MAXIMUM_PATH:
         raise Corrupt("the guest sent a path that is too long")
-    return records.read(path_length), records.read(link_length)
+    path, link = records.read(path_length), records.read(link_length)
+    if b"\0" in path or b"\0" in link:
+        raise Corrupt("the guest sent a name with a zero byte")
+    return path, link
 
 
 def _add_attribute(
