@@ -57,13 +57,17 @@ class Feed:
 
     def say(self, message: Message, key: object = None) -> None:
         """Any message; it takes the place of one with its key that was not sent yet."""
+        self.check()
         with self._changed:
-            if self.left.is_set():
-                raise Cancelled("the client has left")
             self._count += 1
             self._waiting[self._count if key is None else key] = message
             self._urgent = self._urgent or key is None
             self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise Cancelled when nobody wants the rest."""
+        if self.left.is_set():
+            raise Cancelled("the client has left")
 
     def cancelled(self) -> bool:
         """Whether nobody wants the rest."""

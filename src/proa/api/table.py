@@ -5,6 +5,7 @@ from __future__ import annotations
 from proa.api.docker import (
     archive,
     attach,
+    build,
     changes,
     containers,
     events,
@@ -29,7 +30,7 @@ ROUTES = (
     Route("GET", "/events", events.events),
     Route("GET", "/system/df", system.disk_usage),
     Route("POST", "/auth", registries.auth),
-    Route("POST", "/build", refusal("building images", "use load or import")),
+    Route("POST", "/build", build.build, upload=True),
     Route("POST", "/build/prune", system.build_prune),
     Route("POST", "/commit", changes.commit),
     Route("GET", "/swarm", no_swarm),
