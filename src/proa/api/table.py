@@ -18,6 +18,7 @@ from proa.api.docker import (
     volumes,
 )
 from proa.api.docker.refused import no_swarm, refusal
+from proa.api.proa import build as own_build
 from proa.api.proa import disks, extensions, packages, registry
 from proa.api.routes import Route
 
@@ -98,6 +99,7 @@ ROUTES = (
     Route("GET", "/volumes/{id}", volumes.inspect),
     Route("DELETE", "/volumes/{id}", volumes.remove),
     # Proa's own
+    Route("POST", "/proa/build", own_build.build, upload=True),
     Route("GET", "/proa/engine", extensions.status),
     Route("POST", "/proa/engine/stop", extensions.stop),
     Route("GET", "/proa/isolations", extensions.isolations),
