@@ -28,7 +28,7 @@ HARD_LINK, XATTR = 1, 4
 
 def record(path: bytes, mode: int = FILE, content: bytes = b"", **fields: Any) -> bytes:
     """One record as a guest would send it; `fields` are lies."""
-    link = fields.pop("link", b"")
+    link: bytes = fields.pop("link", b"")
     known = {
         "path_length": len(path), "link_length": len(link), "mode": mode, "uid": 0, "gid": 0,
         "major": 0, "minor": 0, "flags": 0, "size": len(content), "mtime": 5,

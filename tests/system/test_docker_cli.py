@@ -206,3 +206,26 @@ def test_events(docker: Docker) -> None:
 def test_facts(docker: Docker) -> None:
     assert json.loads(docker("version", "--format", "{{json .Server}}"))["ApiVersion"]
     assert json.loads(docker("info", "--format", "{{json .}}"))["ServerVersion"]
+
+
+def test_commit_diff_and_export(docker: Docker, tmp_path: Path) -> None:
+    script = "echo one >/made; rm /etc/group; echo ready; sleep 1000"
+    docker.run("-d", "--name", "edited", "busy", "sh", "-c", script)
+    eventually(lambda: docker("logs", "edited") == "ready")
+    assert docker("diff", "edited").splitlines() == ["C /etc", "D /etc/group", "A /made"]
+    change = 'CMD ["cat", "/made"]'
+    identity = docker(
+        "commit", "-a", "somebody", "-m", "a message", "-c", change, "edited", "edited:of-us"
+    )
+    found = json.loads(docker("inspect", "edited:of-us"))[0]
+    assert (found["Id"], found["Author"], found["Comment"]) == (
+        identity, "somebody", "a message",
+    )  # fmt: skip
+    assert docker.run("--rm", "edited:of-us") == "one"
+    docker("export", "-o", str(tmp_path / "all.tar"), "edited")
+    listed = subprocess.run(
+        ["tar", "-tf", tmp_path / "all.tar"], capture_output=True, text=True, check=True
+    )
+    names = listed.stdout.splitlines()
+    assert {"made", "bin/busybox", "etc/passwd"} <= set(names) and "etc/group" not in names
+    docker("rmi", "edited:of-us")
