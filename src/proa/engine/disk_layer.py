@@ -80,6 +80,8 @@ class Passing:
             self.problems.append(f"'{path}' is another name of '{link}', which is left out")
             verdict = Verdict(False, "names of what is left out")
         self.ledger.add(path, size, verdict)
+        if hard:
+            self.ledger.alias(link, path)
         if not verdict.kept:
             for _ in reader.content(entry) if size else ():
                 pass

@@ -9,8 +9,8 @@ from typing import IO, Any
 
 from proa.image.machine.sorting import OTHER, PACKAGES, Verdict
 
-SHOWN = 25  # packages and left out paths that are listed by name
-LISTED_MAXIMUM = 10_000
+LISTED_MAXIMUM = 10_000  # left out paths that are listed by name
+ALIASES_MAXIMUM = 100_000
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
@@ -24,6 +24,14 @@ class Ledger:
     left_paths: list[str] = field(default_factory=list)
     packages: Counter[str] = field(default_factory=Counter)
     names: int = 0
+    aliases: dict[str, list[str]] = field(default_factory=dict)
+    _aliases: int = 0
+
+    def alias(self, first: str, other: str) -> None:
+        """A further name of a file: a package may know it by that one only."""
+        if self._aliases < ALIASES_MAXIMUM:
+            self._aliases += 1
+            self.aliases.setdefault(first, []).append(other)
 
     def add(self, path: str, size: int, verdict: Verdict) -> None:
         """One name and the bytes of its content."""
@@ -42,7 +50,9 @@ class Ledger:
         self.rest.seek(0)
         for record in _records(self.rest):
             number, _, path = record.partition(" ")
-            owner = owners.get(path) or owners.get(unmerged(path), "")
+            known = (path, *self.aliases.get(path, ()))
+            found = (owners.get(name) or owners.get(unmerged(name)) for name in known)
+            owner = next(filter(None, found), "")
             category = PACKAGES if owner else OTHER
             self.kept[category] += int(number)
             if owner:
