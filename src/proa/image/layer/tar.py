@@ -110,9 +110,9 @@ class Reader:
     def _skip(self) -> None:
         while self._left:
             self._left -= len(self._some(self._left))
-        if self._padding:
-            self.take(self._padding)
-            self._padding = 0
+        while self._padding and self._fill():  # umoci leaves it out at the end
+            self._padding -= len(self._some(self._padding))
+        self._padding = 0
 
     # -- entries --------------------------------------------------------------------------------
 
