@@ -122,9 +122,12 @@ class Apt:
     # -- what it does ---------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Get the newest lists of the repositories."""
+        """Get the newest lists of the repositories.  Raises Invalid when one is not to be had."""
         with files.Lock(self._lock):
-            self._run("apt-get", "update", "-q")
+            try:
+                self._run("apt-get", "update", "-q")
+            except HostError as error:
+                raise Invalid(f"cannot read the package lists: {_reason(error)}") from error
 
     def plan(self, wanted: Sequence[str], status: str = "", barred: Sequence[str] = ()) -> Plan:
         """What installs `wanted` where dpkg has `status`; `barred` are never taken.
@@ -140,7 +143,7 @@ class Apt:
             try:
                 said = self._run("apt-get", "install", "--simulate", "-q", "--", *wanted)
             except HostError as error:
-                raise Invalid(f"cannot resolve the packages: {error.message}") from error
+                raise Invalid(f"cannot resolve the packages: {_reason(error)}") from error
             order, steps = _ordered(said)
             return Plan(self._packages(order), steps)
 
@@ -232,6 +235,10 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
         fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line)
         if {"Package", "Version", "Architecture"} <= fields.keys():
             yield fields
+
+
+def _reason(error: HostError) -> str:
+    return error.message.partition("failed: ")[2] or error.message
 
 
 def _bare(name: str) -> str:

@@ -38,6 +38,7 @@ from proa.image.packages.work import (
 _FORMAT = 1  # of a base: another number, another layer
 _MERGED = ("bin", "sbin", "lib")
 _MERGED_64 = {"amd64": ("lib64",), "ppc64el": ("lib64",), "s390x": (), "arm64": ()}
+_DPKG = "/usr/bin/dpkg"  # a shell may have a dpkg of its own (busybox)
 _POLICY = "#!/bin/sh\nexit 101\n"  # no service is started
 _MAXIMUM_STATUS_BYTES = 64 << 20
 _UNMERGED = re.compile(rb"(?:\./)?(bin|sbin|lib|lib64|lib32|libx32|libo32)/")
@@ -71,6 +72,7 @@ def _base(work: Work, resolver: Apt) -> Made:
     if known is not None:
         work.say(f"Base of {len(plan.packages)} packages is there", known.layer.diff_id[7:19])
         return known
+    resolver.plan([*apt.BASE, *work.spec.packages], barred=work.spec.exclude)  # is there a way?
     work.say(f"Installing the base: {len(plan.packages)} packages")
     resolver.fetch(plan, work.request.offline)
     began = now_seconds()
@@ -81,7 +83,7 @@ def _base(work: Work, resolver: Apt) -> Made:
         _unpack(work, package, unpacked)
     packages = link_packages(work, "base-packages", [item.file for item in plan.packages])
     names = " ".join(f"./{item.file.name}" for item in plan.packages)
-    script = f"cd {PACKAGES}\ndpkg --force-depends --install {names}\ndpkg --configure -a\n"
+    script = f"cd {PACKAGES}\n{_DPKG} --force-depends --install {names}\n{_DPKG} --configure -a\n"
     directory = fresh(work, "base")
     run_script(work, script, directory, [unpacked], packages)
     made = seal(work, directory, Origin(began, 0, made_by), unpacked)
@@ -184,8 +186,8 @@ def _script(plan: Plan) -> str:
     ]
     for verb, names in plan.steps:
         words = [f"./{by_name[name]}" if verb == "unpack" else name for name in names]
-        lines.append(f"dpkg --{verb} {' '.join(words)}")
-    return "\n".join([*lines, "dpkg --configure -a"])
+        lines.append(f"{_DPKG} --{verb} {' '.join(words)}")
+    return "\n".join([*lines, f"{_DPKG} --configure -a"])
 
 
 def _read(root: Path, path: bytes) -> str:
@@ -240,9 +242,8 @@ def _note_packages(upper: Path, packages: Sequence[Package]) -> None:
     try:
         parent = directories.made(b"var/lib/dpkg/status.d")
         for package in packages:
-            text = "Status: install ok installed\n".join(
-                archive.control(package.file).partition("\n")[::2]
-            )
+            first, _, rest = archive.control(package.file).partition("\n")
+            text = f"{first}\nStatus: install ok installed\n{rest}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             fd = os.open(package.name, flags, 0o644, dir_fd=parent)
             with open(fd, "wb") as file:

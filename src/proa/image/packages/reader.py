@@ -96,7 +96,7 @@ def _each(
         if not pattern.fullmatch(value):
             raise table.fault(key, f"is a list, but '{value}' is not {what}")
     if needed and not values:
-        raise table.fault(key, "is missing or empty", f"name {what} at least")
+        raise table.missing(key, f"name {what} at least")
     return values
 
 
@@ -174,7 +174,7 @@ def _link(table: Table) -> Link:
 
 def _id(table: Table, key: str) -> int:
     if table.any(key) is None:
-        raise table.fault(key, "is missing", "give a number, so that every build has the same")
+        raise table.missing(key, "give a number, so that every build has the same")
     return table.number(key, 0, MAXIMUM_ID)
 
 

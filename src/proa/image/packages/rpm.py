@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def _resolve(work: Work) -> list[Package]:
 def _ask_dnf(work: Work, root: Path, name: str) -> list[Package]:
     spec = work.spec
     request = {
-        "home": f"{HERE}/{name}", "urls": [item.url for item in spec.repositories],
+        "home": f"{HERE}/{name}", "urls": [_url(item.url) for item in spec.repositories],
         "packages": [package.replace("=", "-") for package in spec.packages],
         "exclude": [] if spec.distroless else list(spec.exclude),
         "recommends": spec.recommends, "release": spec.release,
@@ -143,6 +144,10 @@ def _ask_dnf(work: Work, root: Path, name: str) -> list[Package]:
     if not found:
         raise Invalid("there is no package to install")
     return found
+
+
+def _url(url: str) -> str:
+    return re.sub(r"^file:/+", "file:///", url)
 
 
 def _fetched(work: Work, root: Path, path: str) -> Path:

@@ -52,8 +52,14 @@ class Table:
     def needed(self, key: str) -> str:
         """A text that must be there and not be empty."""
         if not (value := self.text(key)):
-            raise self.fault(key, "is missing")
+            raise self.missing(key)
         return value
+
+    def missing(self, key: str, hint: str = "") -> Invalid:
+        """An error about a key that is not there, though perhaps one much like it."""
+        others = [name for name in self._data if name not in self._asked]
+        close = difflib.get_close_matches(key, others, 1)
+        return self.fault(key, "is missing", f"there is '{close[0]}'" if close else hint)
 
     def flag(self, key: str, default: bool) -> bool:
         """True or false."""

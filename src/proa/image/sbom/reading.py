@@ -104,7 +104,9 @@ def walk(root: int, skipped: frozenset[bytes]) -> Iterator[Found]:
 
 
 def _content(fd: int, limit: int) -> bytes:
+    """The first `limit` bytes of a regular file, which is closed; none of anything else."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return b""
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return b""
         return file.read(limit)

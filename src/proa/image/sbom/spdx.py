@@ -74,7 +74,7 @@ def _package(model: Any, facts: Facts, number: int, component: Component) -> Any
         spdx_id=f"SPDXRef-{number}-{_UNSAFE.sub('-', component.name)[:80]}",
         name=component.name, version=component.version or None, download_location=nothing,
         files_analyzed=False, supplier=supplier, license_concluded=nothing,
-        license_declared=declared or nothing, copyright_text=nothing,
+        license_declared=nothing if declared is None else declared, copyright_text=nothing,
         license_comment=comment if component.license and declared is None else None,
         source_info=f"built from {component.source}" if component.source else None,
         external_references=[reference],
