@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from proa.errors import ProaError
 from proa.image import referrers
@@ -14,16 +15,32 @@ from proa.image.layout import Layout, Named
 Keeper = Callable[[], set[str]]  # digests of layers (diff ids) and blobs that must stay
 
 
-def collect(layout: Layout, catalog: Catalog, keepers: Iterable[Keeper]) -> None:
-    """Remove what neither an image, nor a keeper, nor anybody at work needs."""
+KEPT_SECONDS = 7 * 24 * 3600.0  # halves of blobs, and what came in for an image that never did
+
+
+def collect(
+    layout: Layout, catalog: Catalog, keepers: Iterable[Keeper], kept_seconds: float = KEPT_SECONDS
+) -> int:
+    """Remove what neither an image, nor a keeper, nor anybody at work needs.
+
+    Gives the bytes of the disk that are free now.  What a pull was cut off in goes as well when
+    it is older than `kept_seconds`.
+    """
     kept = {digest.removeprefix("sha256:") for keeper in keepers for digest in keeper()}
-    with tree.reporting("collect garbage"), layout.workspace() as work, layout.lock():
-        lines = _without_orphans(layout)
-        live = _live(layout, catalog, lines)
-        if live is not None:
-            live |= _with_blobs(layout, kept | layout.held())
-            layout.move_dead(live, work)
+    with tree.reporting("collect garbage"), layout.workspace() as work:
+        with layout.lock():
+            lines = _without_orphans(layout)
+            live = _live(layout, catalog, lines)
+            if live is not None:
+                layout.sweep_partial(live, kept_seconds, work)
+                kept |= layout.held() | layout.arrivals()
+                layout.move_dead(live | _with_blobs(layout, kept), work)
         catalog.forget()
+        return sum(tree.disk_bytes(path) - _own(path) for path in work.iterdir() if path.is_dir())
+
+
+def _own(directory: Path) -> int:
+    return directory.stat().st_blocks * 512
 
 
 def _without_orphans(layout: Layout) -> list[Named]:

@@ -3,6 +3,7 @@
     oci-layout index.json blobs/sha256/   the layout itself, readable by other tools
     layers/<diff id>/{root,layer.json}    unpacked layers
     disks/<image id>.erofs                merged read-only disks, made when a vm asks
+    partial/                              blobs that were cut off, notes of what just came in
     empty/                                the only layer of an image without layers
     tmp/<random>/                         work in progress, locked by whoever works in it
     lock                                  held while the index changes and while garbage is swept
@@ -17,6 +18,7 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,6 +36,7 @@ _SIZE = "io.proa.size"
 INDEX = "io.proa.index"  # in what is saved: the index an image came from
 _SUBJECT = "io.proa.subject"
 _HELD = "held"
+_ARRIVED = ".arrived"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -75,9 +78,10 @@ class Layout:
         self.disks = root / "disks"
         self.temporary = root / "tmp"
         self.nothing = root / "empty"  # the one layer of an image that has none
+        self.partial = root / "partial"
         self.index = root / "index.json"
         private = (root, self.blobs.parent, self.blobs, self.layers, self.disks, self.temporary)
-        for directory in private:
+        for directory in (*private, self.partial):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)  # CVE-2021-41091: setuid files of images are in here
         self.nothing.mkdir(exist_ok=True)
@@ -183,6 +187,53 @@ class Layout:
             for path in directory.iterdir():
                 if path.name.removesuffix(".erofs") not in live:
                     path.rename(there / path.name)
+
+    # -- what a pull that was cut off leaves ----------------------------------------------------
+
+    def note_arrival(self, digests: Iterable[str]) -> None:
+        """Keep these for a week, though no image has them yet; call with the lock held.
+
+        A pull that was killed goes on with them.
+        """
+        for digest in digests:
+            (self.partial / f"{reference.hexadecimal(digest)}{_ARRIVED}").touch()
+
+    def forget_arrival(self, digests: Iterable[str]) -> None:
+        """An image has these now, or none ever will; call with the lock held."""
+        for digest in digests:
+            name = f"{reference.hexadecimal(digest)}{_ARRIVED}"
+            (self.partial / name).unlink(missing_ok=True)
+
+    def forget_arrivals(self, digests: Iterable[str]) -> None:
+        """An image has these now; call with the lock held."""
+        for digest in digests:
+            (self.partial / f"{reference.hexadecimal(digest)}{_ARRIVED}").unlink(missing_ok=True)
+
+    def arrivals(self) -> set[str]:
+        """Hex digests of what came in lately; call with the lock held."""
+        return {path.name.removesuffix(_ARRIVED) for path in self.partial.glob(f"*{_ARRIVED}")}
+
+    def sweep_partial(self, live: set[str], older_seconds: float, trash: Path) -> None:
+        """Move old halves of blobs, and needless notes, to `trash`; call with the lock held.
+
+        What somebody is writing stays.
+        """
+        (trash / "partial").mkdir()
+        for path in self.partial.iterdir():
+            arrived = path.name.endswith(_ARRIVED)
+            needless = arrived and path.name.removesuffix(_ARRIVED) in live
+            if needless or time.time() - path.lstat().st_mtime >= older_seconds:
+                try:
+                    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    continue  # a pull has finished
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.rename(trash / "partial" / path.name)
+                except BlockingIOError:
+                    pass
+                finally:
+                    os.close(fd)
 
     # -- the index ------------------------------------------------------------------------------
 

@@ -163,7 +163,14 @@ class Stage:
                 lines = with_names(lines, arrival)
             lines += [line for line in self._artifacts if line not in lines]
             self._layout.write_index(lines)
+            for arrival in self._arrivals:
+                self._layout.forget_arrivals(self._layers_of(arrival))
         return self._arrivals
+
+    def _layers_of(self, arrival: Arrival) -> list[str]:
+        parts = manifest.parse_manifest(self._layout.document(arrival.manifest.digest))
+        details = config.parse(self._layout.document(parts.config.digest))
+        return [*details.diff_ids, *(layer.digest for layer in parts.layers)]
 
 
 def sync(path: Path) -> None:

@@ -7,12 +7,12 @@ comes in, made aside, and named in one go; `layout.py` says how it lies on disk.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from proa.errors import Conflict, Invalid, ProaError
+from proa.errors import Conflict, ImageNotFound, Invalid, ProaError
 from proa.image import (
     archive,
     changes,
@@ -23,6 +23,7 @@ from proa.image import (
     rootfs,
     save,
     staging,
+    usage,
     views,
 )
 from proa.image.assembly import Assembly, Layer, Shelves, find_layer
@@ -37,6 +38,7 @@ from proa.image.manifest import Descriptor
 from proa.image.reference import Reference
 from proa.image.rootfs import ImageRootfs
 from proa.image.staging import Arrival, Stage
+from proa.image.usage import Usage
 
 Documents = list[dict[str, Any]]
 Lines = list[Named]
@@ -182,9 +184,12 @@ class Images:
             raise Conflict(
                 f"image '{name}' is in use by instance '{users[0]}'", hint="remove that first"
             )
-        return self._remove(image, going, delete=last and not users)
+        removed = self._untag(image, going, delete=last and not users)
+        if last and not users:
+            self.collect()
+        return removed
 
-    def _remove(self, image: Image, going: Sequence[str], delete: bool) -> Removed:
+    def _untag(self, image: Image, going: Sequence[str], delete: bool) -> Removed:
         with self._changing(f"remove image '{image.id[7:19]}'") as lines:
             mine = [line for line in lines if self._id_of(line) == image.id]
             left = [line for line in mine if not delete and line.name not in going]
@@ -192,10 +197,7 @@ class Images:
                 left = [replace(line, name="") for line in mine[:1]]
             lines[:] = [line for line in lines if line not in mine] + left
         result = [("untagged", reference.parse(item).familiar) for item in going]
-        if delete:
-            self.collect()
-            result.append(("deleted", image.id))
-        return result
+        return [*result, ("deleted", image.id)] if delete else result
 
     def _remove_broken(self, wanted: str) -> Removed:
         with self._changing(f"remove image '{wanted}'") as lines:
@@ -209,9 +211,30 @@ class Images:
         except ProaError:
             return ""
 
-    def collect(self) -> None:
-        """Remove blobs, unpacked layers and disks that nothing needs."""
-        garbage.collect(self._layout, self._catalog, self.keepers)
+    def collect(self, kept_seconds: float = garbage.KEPT_SECONDS) -> int:
+        """Remove blobs, unpacked layers and disks that nothing needs; the bytes freed.
+
+        What a pull was cut off in goes when it is older than `kept_seconds`.
+        """
+        return garbage.collect(self._layout, self._catalog, self.keepers, kept_seconds)
+
+    def prune(self, ids: Sequence[str]) -> tuple[Removed, int]:
+        """Remove these images unless they are in use, then everything nobody needs.
+
+        Gives what went, and the bytes of the disk that are free now.
+        """
+        removed: Removed = []
+        for image_id in ids:
+            with suppress(ImageNotFound):  # somebody else was quicker
+                image = self.get(image_id)
+                if not self.in_use(image_id):
+                    removed += self._untag(image, image.references, delete=True)
+        return removed, self.collect(kept_seconds=0)
+
+    def usage(self) -> Usage:
+        """What images take of the disk: each its own, and what it shares."""
+        with tree.reporting("measure images"):
+            return usage.measure(self._layout, self.all())
 
     def settle(self) -> None:
         """Bring all unpacked layers to the disk now; otherwise that goes on in the background."""

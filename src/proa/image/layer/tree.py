@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from proa.errors import HostError, NoSpace
 from proa.host import files
@@ -77,6 +79,39 @@ class Directories:
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
+
+
+def walk(top: int) -> Iterator[tuple[int, bytes, os.stat_result]]:
+    """Everything below a directory, its own directory's descriptor first; the top itself as `.`."""
+    yield top, b".", os.stat(top)
+    waiting = [b""]
+    while waiting:
+        path = waiting.pop()
+        fd = open_directory(top, path)
+        try:
+            for name in map(os.fsencode, os.listdir(fd)):
+                status = os.lstat(name, dir_fd=fd)
+                yield fd, name, status
+                if stat.S_ISDIR(status.st_mode):
+                    waiting.append(path + b"/" + name if path else name)
+        finally:
+            os.close(fd)
+
+
+def disk_bytes(directory: Path) -> int:
+    """What a directory and all below it take of the disk, as `du` counts: a link once."""
+    total, seen = 0, set()
+    top = os.open(directory, DIRECTORY)
+    try:
+        for _, _, status in walk(top):
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                if status.st_ino in seen:
+                    continue
+                seen.add(status.st_ino)
+            total += status.st_blocks * 512
+    finally:
+        os.close(top)
+    return total
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class Facts:
     `size_bytes` are of its files; `hides` says whether it hides anything of layers below.
     `media_type`, `digest` and `size` describe the blob it was made with.  `boot` is the boot in
     which it was made, until all of it is known to be on the disk: after a power cut such a layer
-    may have holes, and is made anew.
+    may have holes, and is made anew.  `disk_bytes` is what it takes of the disk, once known.
     """
 
     size_bytes: int
@@ -44,6 +44,7 @@ class Facts:
     digest: str = ""
     size: int = 0
     boot: str = ""
+    disk_bytes: int = 0
 
     @property
     def whole(self) -> bool:
@@ -174,8 +175,10 @@ class Layers:
         if waiting:
             files.sync_all(self._layout.layers)
         for directory, facts in waiting:
-            with self._layout.lock(), suppress(HostError):  # collected meanwhile
-                _write(directory, replace(facts, boot=""), durable=True)
+            with suppress(OSError, HostError):  # collected meanwhile
+                settled = replace(facts, boot="", disk_bytes=tree.disk_bytes(directory))
+                with self._layout.lock():
+                    _write(directory, settled, durable=True)
 
     def settle_soon(self) -> None:
         """The same in the background; a killed process leaves it to be unpacked once more."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from proa.errors import Corrupt
@@ -25,7 +24,7 @@ def settle(root: Path, epoch_seconds: int | None = None) -> Unpacked:
     epoch_ns = None if epoch_seconds is None else epoch_seconds * 10**9
     top = os.open(root, tree.DIRECTORY)
     try:
-        for fd, name, status in _walk(top):
+        for fd, name, status in tree.walk(top):
             whiteout = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
             hides |= whiteout or _clean(f"/proc/self/fd/{fd}/{os.fsdecode(name)}")
             if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
@@ -38,23 +37,6 @@ def settle(root: Path, epoch_seconds: int | None = None) -> Unpacked:
     finally:
         os.close(top)
     return Unpacked(size, hides)
-
-
-def _walk(top: int) -> Iterator[tuple[int, bytes, os.stat_result]]:
-    """Everything below, its directory's descriptor first; the top itself as `.`."""
-    yield top, b".", os.stat(top)
-    waiting = [b""]
-    while waiting:
-        path = waiting.pop()
-        fd = tree.open_directory(top, path)
-        try:
-            for name in map(os.fsencode, os.listdir(fd)):
-                status = os.lstat(name, dir_fd=fd)
-                yield fd, name, status
-                if stat.S_ISDIR(status.st_mode):
-                    waiting.append(path + b"/" + name if path else name)
-        finally:
-            os.close(fd)
 
 
 def _clean(path: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ class Taker:
         self._work = work
         self._progress = progress
         self._landed = landed
-        self.folder = partial.directory(shelves.layout.root)
+        self.folder = shelves.layout.partial
 
     def has(self, diff_id: str, layer: Descriptor) -> bool:
         """Whether the store has the layer as this very blob; then it is held, and unpacked."""
@@ -92,6 +92,11 @@ class Taker:
         if layer.digest not in (facts.digest, diff_id):
             unpacked.verify(self._layout.blob(layer.digest), diff_id, self._shelves.bounds)
         return True
+
+    def settled(self, digests: Iterable[str]) -> None:
+        """An image has these now, or none ever will: no next pull needs to find them."""
+        with self._layout.lock():
+            self._layout.forget_arrival(digests)
 
     def found(self, diff_id: str, layer: Descriptor) -> bool:
         """The same, and says so."""
@@ -154,6 +159,7 @@ class Taker:
         final, blob = self._layout.layer(diff_id), self._layout.blob(layer.digest)
         with self._layout.lock():
             self._layout.hold(self._work, (diff_id, layer.digest))
+            self._layout.note_arrival((diff_id, layer.digest))  # for the next try, if we are killed
             if facts is not None:
                 if final.exists() and not self._shelves.layers.whole(diff_id):
                     final.rename(made.with_suffix(".damaged"))
