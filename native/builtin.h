@@ -9,6 +9,9 @@
 #define RECORD_HARDLINK 1u
 #define RECORD_MISSING 2u
 #define RECORD_XATTR 4u
+#define RECORD_SPARSE 16u
+#define PIECES_MAX 1024         /* of a sparse file */
+#define RECORD_PROGRESS 8u
 
 struct record {                 /* little-endian, as it travels */
 	uint32_t path_length, link_length;
@@ -16,6 +19,10 @@ struct record {                 /* little-endian, as it travels */
 	uint32_t major, minor;
 	uint32_t flags;
 	uint64_t size, mtime_ns;
+};
+
+struct piece {                  /* of a sparse file */
+	uint64_t offset, length;
 };
 
 /* Fills the lengths in and writes the record; its content follows.  0 or -1. */

@@ -16,7 +16,8 @@
 #include "verbs.h"
 
 static char block[65536];
-static bool with_attributes;
+static bool with_attributes, without_holes;
+static int report = -1;         /* where progress and the end go, when the records go to a disk */
 
 /* A file with several names: the first one seen carries the content. */
 struct inode {
@@ -51,16 +52,35 @@ static const char *known_name(const struct stat *facts, const char *path)
 	return (*found)->path;
 }
 
-/* Exactly `size` bytes, however the file changes meanwhile: cut, or filled up with zeros. */
-static int send_content(int directory, const char *name, uint64_t size)
+/* Says every MiB that it goes on: whoever waits hears nothing else. */
+static void tell(uint64_t bytes)
 {
-	int file = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	static uint64_t done, told;
+	struct { struct record record; char path; } progress = {
+		.record = { .path_length = 1, .flags = RECORD_PROGRESS }, .path = '.',
+	};
+	done += bytes;
+	if (report < 0 || done - told < sizeof block * 16)
+		return;
+	told = progress.record.size = done;
+	if (write(report, &progress, sizeof progress.record + 1) < 0)
+		told = 0;       /* nobody listens any more: that ends us soon */
+}
+
+static int open_file(int directory, const char *name)
+{
+	return openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+}
+
+/* Exactly `size` bytes, however the file changes meanwhile: cut, or filled up with zeros. */
+static int send_bytes(int file, uint64_t size)
+{
 	bool more = file >= 0;
 	while (size > 0 && !ferror(stdout)) {
 		size_t wanted = size < sizeof block ? (size_t)size : sizeof block;
 		ssize_t count = more ? read(file, block, wanted) : 0;
 		if (count < 0 && with_attributes)
-			return close_with(file, -1);    /* a disk's bad block is no change */
+			return -1;      /* a disk's bad block is no change */
 		if (count <= 0) {
 			more = false;
 			memset(block, 0, wanted);
@@ -68,10 +88,40 @@ static int send_content(int directory, const char *name, uint64_t size)
 		}
 		fwrite(block, (size_t)count, 1, stdout);
 		size -= (uint64_t)count;
+		tell((uint64_t)count);
 	}
-	if (file >= 0)
-		close(file);
 	return ferror(stdout) ? -1 : 0;
+}
+
+/* Where a file has data; beyond so many places the rest counts as one. */
+static int find_pieces(int file, uint64_t size, struct piece pieces[PIECES_MAX])
+{
+	int count = 0;
+	for (uint64_t at = 0; at < size && count < PIECES_MAX; count++) {
+		off_t data = lseek(file, (off_t)at, SEEK_DATA);
+		if (data < 0 || (uint64_t)data >= size)
+			return data < 0 && errno != ENXIO ? -1 : count;
+		off_t hole = count == PIECES_MAX - 1 ? -1 : lseek(file, data, SEEK_HOLE);
+		at = hole > data && (uint64_t)hole < size ? (uint64_t)hole : size;
+		pieces[count] = (struct piece){ (uint64_t)data, at - (uint64_t)data };
+	}
+	return count;
+}
+
+/* A file without its holes: the map, then what is stored of it. */
+static int send_sparse(int file, const char *path, struct record *record)
+{
+	static struct piece pieces[PIECES_MAX];
+	int count = find_pieces(file, record->size, pieces);
+	record->flags |= RECORD_SPARSE;
+	record->major = (uint32_t)count;
+	if (count < 0 || record_write(record, path, "") < 0)
+		return -1;
+	fwrite(pieces, sizeof *pieces, (size_t)count, stdout);
+	for (int i = 0; i < count; i++)
+		if (lseek(file, (off_t)pieces[i].offset, SEEK_SET) < 0 || send_bytes(file, pieces[i].length) < 0)
+			return -1;
+	return 0;
 }
 
 static int send_link(int directory, const char *name, const char *path, struct record *record)
@@ -108,8 +158,10 @@ static int send_attributes(int directory, const char *name, const char *path)
 {
 	if (!with_attributes)
 		return 0;
-	int file = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	return file < 0 ? -1 : close_with(file, send_open_attributes(file, path));
+	int file = open_file(directory, name);
+	if (file < 0)
+		return errno == ENOENT ? 0 : -1;
+	return close_with(file, send_open_attributes(file, path));
 }
 
 static int send_entry(int directory, const char *name, char *path);
@@ -126,7 +178,7 @@ static int send_children(int parent, const char *name, char *path)
 	size_t length = strlen(path);
 	int directory = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (directory < 0)
-		return -1;
+		return errno == ENOENT ? 0 : -1;
 	DIR *listing = is_kernels(directory) ? NULL : fdopendir(directory);
 	if (!listing)
 		return close_with(directory, is_kernels(directory) ? 0 : -1);
@@ -159,9 +211,14 @@ static int send_file(int directory, const char *name, const char *path, struct r
 		record->size = 0;
 		return record_write(record, path, first);
 	}
-	if (send_attributes(directory, name, path) < 0 || record_write(record, path, "") < 0)
+	if (send_attributes(directory, name, path) < 0)
 		return -1;
-	return send_content(directory, name, record->size);
+	int file = open_file(directory, name), result;
+	if (without_holes && file >= 0 && (uint64_t)facts->st_blocks * 512 < record->size)
+		result = send_sparse(file, path, record);
+	else
+		result = record_write(record, path, "") < 0 ? -1 : send_bytes(file, record->size);
+	return file < 0 ? result : close_with(file, result);
 }
 
 /* One name and what is below it; sockets mean nothing elsewhere, and what has just gone is no error. */
@@ -171,6 +228,7 @@ static int send_entry(int directory, const char *name, char *path)
 	if (fstatat(directory, name, &facts, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? 0 : -1;
 	struct record record = record_of(&facts);
+	tell(4096);
 	if (S_ISSOCK(facts.st_mode))
 		return 0;
 	if (S_ISLNK(facts.st_mode))
@@ -201,9 +259,33 @@ static int open_place(const char *path, const char **name, char buffer[PATH_MAX]
 	return path_open(slash == buffer ? "/" : buffer, O_PATH | O_DIRECTORY, 0);
 }
 
+/* Lets the records go to a disk: where all is emulated that is five times faster than a port. */
+static int divert(const char *device)
+{
+	int disk = open(device, O_WRONLY | O_CLOEXEC);
+	report = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+	if (disk < 0 || report < 0 || dup2(disk, STDOUT_FILENO) < 0)
+		return -1;
+	return setvbuf(stdout, NULL, _IOFBF, sizeof block);
+}
+
+/* The end, to the disk and, once it is there, to whoever waits. */
+static int end_diverted(int error)
+{
+	if (record_end(error) != 0 && error == 0)
+		error = errno;
+	if (fsync(STDOUT_FILENO) < 0 && error == 0)
+		error = errno;
+	dup2(report, STDOUT_FILENO);
+	clearerr(stdout);
+	return record_end(error);
+}
+
 int builtin_tree_out(int argc, char **argv)
 {
 	with_attributes = argc > 2;
+	if (argc > 3 && divert(argv[3]) < 0)
+		return record_end(errno);
 	char buffer[PATH_MAX], path[PATH_MAX];
 	const char *name;
 	struct stat facts;
@@ -211,8 +293,8 @@ int builtin_tree_out(int argc, char **argv)
 	if (directory < 0 || fstatat(directory, name, &facts, AT_SYMLINK_NOFOLLOW) < 0)
 		return record_end(errno);
 	snprintf(path, sizeof path, "%s", name);
-	int result = send_entry(directory, name, path);
-	return record_end(result < 0 ? errno : 0);
+	int result = send_entry(directory, name, path), error = result < 0 ? errno : 0;
+	return report < 0 ? record_end(error) : end_diverted(error);
 }
 
 /* A mount of a disk that is in no namespace, so that it ends with us; one already mounted is shared. */
@@ -235,7 +317,7 @@ int builtin_changes(int argc, char **argv)
 	int disk = open_disk(argv[1]);
 	if (disk < 0)
 		return record_end(errno);
-	with_attributes = true;
+	with_attributes = without_holes = true;
 	int result = send_entry(disk, "upper", path);
 	return record_end(result < 0 ? errno : 0);
 }

@@ -47,17 +47,12 @@ static char *read_text(const char *path, size_t *length)
 
 static bool has_name(const char *block, const char *wanted)
 {
-	char path[512];
+	char path[512], line[160];
 	size_t length;
 	snprintf(path, sizeof path, BLOCKS "/%s/uevent", block);
+	snprintf(line, sizeof line, "\nPARTNAME=%s\n", wanted);
 	char *facts = read_text(path, &length);
-	char *name = facts ? strstr(facts, "PARTNAME=") : NULL;
-	bool same = false;
-	if (name) {
-		name += strlen("PARTNAME=");
-		name[strcspn(name, "\n")] = '\0';
-		same = strcmp(name, wanted) == 0;
-	}
+	bool same = facts && strstr(facts, line);
 	free(facts);
 	return same;
 }
@@ -106,10 +101,9 @@ static void configure(void)
 	if (dhcp_ask(&lease)) {
 		char *link[] = { lease.interface, lease.interface, none, lease.address, keep };
 		char *gateway[] = { lease.gateway };
-		if (verb_interface(&context, 5, link) < 0)
-			fprintf(stderr, "proa: cannot set the address %s: %s\n", lease.address, strerror(errno));
-		if (*lease.gateway && verb_route(&context, 1, gateway) < 0 && errno != EEXIST)
-			fprintf(stderr, "proa: cannot set the gateway %s: %s\n", lease.gateway, strerror(errno));
+		if (verb_interface(&context, 5, link) < 0
+		    || (*lease.gateway && verb_route(&context, 1, gateway) < 0 && errno != EEXIST))
+			fprintf(stderr, "proa: cannot use the address %s: %s\n", lease.address, strerror(errno));
 		for (int i = 0; resolver && i < 3 && *lease.servers[i]; i++)
 			fprintf(resolver, "nameserver %s\n", lease.servers[i]);
 		if (lease.seconds > 1)
@@ -175,16 +169,6 @@ static void end_everybody(void)
 		continue;
 }
 
-static void report(int status)
-{
-	if (WIFSIGNALED(status))
-		printf("proa: the command was ended by signal %d\n", WTERMSIG(status));
-	else
-		printf("proa: the command ended with exit code %d\n", WEXITSTATUS(status));
-	fflush(stdout);
-	tcdrain(1);
-}
-
 static void run(char *bytes, size_t length)
 {
 	struct sigaction action = { .sa_handler = ask };
@@ -204,7 +188,12 @@ static void run(char *bytes, size_t length)
 	end_everybody();
 	sync();
 	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
-	report(status);
+	if (WIFSIGNALED(status))
+		printf("proa: the command was ended by signal %d\n", WTERMSIG(status));
+	else
+		printf("proa: the command ended with exit code %d\n", WEXITSTATUS(status));
+	fflush(stdout);
+	tcdrain(STDOUT_FILENO);
 }
 
 /* The kernel has opened the console for us; where it has none, init_kernel opens /dev/null. */
@@ -213,12 +202,9 @@ void machine_main(void)
 	size_t length;
 	char name[128] = "", how[16] = "";
 	init_kernel();
-	char *wanted = read_text(MACHINE, &length);
-	if (!wanted || sscanf(wanted, "%15s %127s", how, name) != 2)
+	char *wanted = read_text(MACHINE, &length), *plan = read_text(PLAN, &length);
+	if (!wanted || !plan || sscanf(wanted, "%15s %127s", how, name) != 2)
 		init_fatal("cannot read", MACHINE);
-	char *plan = read_text(PLAN, &length);
-	if (!plan)
-		init_fatal("cannot read", PLAN);
 	mount_root(name);
 	if (strcmp(how, "become") == 0)
 		execute(plan, length);

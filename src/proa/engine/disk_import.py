@@ -20,12 +20,13 @@ from proa.image.catalog import Image
 from proa.image.layer import tree
 from proa.image.machine import formats, guess
 from proa.image.machine.ledger import Ledger
-from proa.isolation.vm.inspector import Disk, Inspector
+from proa.isolation.vm.inspector import SCRATCH_DEVICE, Disk, Inspector
 
 SIZE_MAXIMUM_BYTES = 16 << 40
 _HEAD_MAXIMUM = 32 << 20
 _PARTS_MAXIMUM = 1_000_000
 _PIECE = 1 << 20
+_TOLD_BYTES = 256 << 20
 _RPM_MAXIMUM = 128 << 20
 _RPM_QUERY = r"[%{=NAME}\t%{FILENAMES}\n]"
 
@@ -59,13 +60,17 @@ def from_disk(core: Core, upload: BinaryIO, origin: Origin) -> Iterator[str | Im
                 kind = formats.detect(file.read(formats.HEAD_BYTES))
         yield f"a {kind} disk, {size >> 20} MiB"
         yield "starting a vm that reads it"
-        with core.vms.inspector(Disk(path, kind), work) as vm:
+        disk = Disk(path, kind, work / "scratch")
+        with core.vms.inspector(disk, work) as vm:
             found = disk_reader.volumes(vm)
             for item in found:
                 named = f" '{item.label}'" if item.label else ""
                 yield f"partition {item.number}: {item.kind or 'unknown'}{named}"
             machine = disk_reader.find(vm, found, origin.root)
-            yield from _read(core, vm, machine, origin)
+            yield machine.says
+            yield from _copy(vm, machine.target)
+            with disk.scratch.open("rb", buffering=1 << 20) as records:
+                yield from _read(core, vm, machine, (origin, records))
 
 
 def receive(upload: BinaryIO, path: Path) -> int:
@@ -100,19 +105,27 @@ def _head(line: bytes) -> tuple[int, list[tuple[int, int]]]:
     return size, parts
 
 
+def _copy(vm: Inspector, target: str) -> Iterator[str]:
+    """Let the guest write the records of all files to its scratch disk."""
+    told = 0
+    tree_out = plan.Builtin(("tree-out", target, "xattrs", SCRATCH_DEVICE))
+    with vm.stream(tree_out) as connection, connection.makefile("rb") as stream:
+        reader = Reader(cast(BinaryIO, stream))
+        while (progress := reader.entry()) is not None:
+            if progress.size - told >= _TOLD_BYTES:
+                told = progress.size
+                yield f"read {told >> 20} MiB"
+
+
 def _read(
-    core: Core, vm: Inspector, machine: disk_reader.Machine, origin: Origin
+    core: Core, vm: Inspector, machine: disk_reader.Machine, source: tuple[Origin, BinaryIO]
 ) -> Iterator[str | Imported]:
-    where = f"partition {machine.root.number}" if machine.root.number else "the whole disk"
-    further = "".join(f", {item.target} on {item.volume.number}" for item in machine.mounts)
-    yield f"root: {where} ({machine.root.kind}){further}"
+    origin, records = source
+    yield "making a layer of it"
     with tempfile.TemporaryFile("w+", errors="surrogateescape", newline="") as rest:
         passing = Passing(Ledger(rest))
         with core.images.assembly() as assembly:
-            tree_out = plan.Builtin(("tree-out", machine.target, "xattrs"))
-            with vm.stream(tree_out) as connection, connection.makefile("rb", 1 << 18) as stream:
-                reader = Reader(cast(BinaryIO, stream))
-                layer = assembly.layer_from_tar(_Pieces(passing.layer(reader)))
+            layer = assembly.layer_from_tar(_Pieces(passing.layer(Reader(records))))
             yield "asking the package database"
             passing.ledger.settle(_owners(vm, machine, passing))
             about = passing.os_release().get("PRETTY_NAME", "an unknown system")[:200]

@@ -37,6 +37,13 @@ class Machine:
         used = {item.number: item.used_bytes for item in (self.root, *self._others())}
         return sum(used.values()) if all(used.values()) else 0
 
+    @property
+    def says(self) -> str:
+        """Where it was found, for people."""
+        where = f"partition {self.root.number}" if self.root.number else "the whole disk"
+        further = "".join(f", {item.target} on {item.volume.number}" for item in self.mounts)
+        return f"root: {where} ({self.root.kind}){further}"
+
     def _others(self) -> tuple[Volume, ...]:
         return tuple(mount.volume for mount in self.mounts if mount.volume.kind != "vfat")
 

@@ -24,7 +24,8 @@ DEVICE = "/dev/vda"
 READ_ONLY_FORMATS = ("vmdk", "vhdx")  # QEMU writes some kinds of them not at all
 ANSWER_SECONDS = 60.0
 ANSWER_MAXIMUM = 80 << 20
-_SCRATCH_BYTES = 1 << 20
+SCRATCH_BYTES = 256 << 30
+SCRATCH_DEVICE = "/dev/vdb"
 _numbers = itertools.count(0x6000_0000)  # out of the way of execs' own
 
 
@@ -34,6 +35,7 @@ class Disk:
 
     path: Path
     format: str
+    scratch: Path  # does not exist yet: what the guest hands out in bulk
 
     @property
     def writable(self) -> bool:
@@ -42,14 +44,14 @@ class Disk:
 
     def parts(self) -> power.Parts:
         """As `power.boot` takes it."""
-        return power.Parts(self.path, _scratch, format=self.format, writable=self.writable)
+        return power.Parts(
+            self.path, self._make_scratch, format=self.format, writable=self.writable
+        )
 
-
-def _scratch() -> int:
-    """The second disk every machine has; nobody uses it here."""
-    descriptor = os.memfd_create("scratch", os.MFD_CLOEXEC)
-    os.ftruncate(descriptor, _SCRATCH_BYTES)
-    return descriptor
+    def _make_scratch(self) -> int:
+        descriptor = os.open(self.scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.ftruncate(descriptor, SCRATCH_BYTES)
+        return descriptor
 
 
 class Inspector:
