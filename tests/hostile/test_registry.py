@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +35,7 @@ from proa.image.store import Images
 from tests.support import faulty as server_module
 from tests.support.faulty import INDEX, LAYER, MANIFEST, Faulty, descriptor, digest_of
 from tests.support.images import Layer
-from tests.support.paths import ROOT, SOURCE
+from tests.support.pulling import pulling
 from tests.support.registry import authority
 
 HASTY = Patience(
@@ -91,8 +89,8 @@ def refused(store: Images, name: str, kind: type[ProaError], word: str = "") -> 
 
 def halves(store: Images) -> dict[str, int]:
     """What is half there, with its size."""
-    folder = store.shelves().layout.root / "partial"
-    return {path.name: path.stat().st_size for path in folder.iterdir()}
+    files = [path for path in store.shelves().layout.partial.iterdir() if not path.suffix]
+    return {path.name: path.stat().st_size for path in files}
 
 
 # -- cuts ----------------------------------------------------------------------------------------
@@ -135,8 +133,7 @@ def test_what_a_failed_pull_left_is_used_by_the_next(server: Faulty, store: Imag
 def test_a_damaged_half_is_thrown_away(server: Faulty, store: Images) -> None:
     name = server.image([layer(size=100_000)])
     blob = json.loads(server.manifests["latest"][1])["layers"][0]["digest"]
-    folder = store.shelves().layout.root / "partial"
-    folder.mkdir()
+    folder = store.shelves().layout.partial
     for damage in (b"x" * 5000, b"x" * 200_000):
         (folder / blob[7:]).write_bytes(damage)
         fetch(store, name)
@@ -442,30 +439,13 @@ def test_nothing_is_asked_in_the_clear_elsewhere(store: Images) -> None:
 
 # -- memory --------------------------------------------------------------------------------------
 
-_PULL = """
-import sys
-from pathlib import Path
-from proa.image import reference
-from proa.image.registry.client import Registry
-from proa.image.registry.hosts import Hosts
-from proa.image.registry.pull import pull
-from proa.image.registry.transport import Transport
-from proa.image.store import Images
-wanted = reference.parse(sys.argv[1])
-pull(Images(Path(sys.argv[2])), Registry(wanted.registry, Transport(Hosts())), wanted)
-print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])
-"""
-
 
 def peak_kilobytes(name: str, root: Path) -> int:
     """The most memory a process of its own needs to pull."""
-    argv = [sys.executable, "-c", _PULL, name, str(root)]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
-    done = subprocess.run(
-        argv, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    child = pulling(name, root)
+    said, _ = child.communicate(timeout=60)
+    assert child.returncode == 0
+    return int(said)
 
 
 def test_memory_does_not_grow_with_a_layer(server: Faulty, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ class Fault:
     path: str
     times: int = 1 << 30
     cut_after: int = -1  # bytes of the body, then the connection breaks
+    until: threading.Event | None = None  # ... or the rest comes when this happens
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None  # in the place of the right one
@@ -213,8 +214,11 @@ class _Handler(BaseHTTPRequestHandler):
                         return
             elif fault.cut_after >= 0:
                 self.wfile.write(data[: fault.cut_after])
-                self.wfile.flush()
-                self.connection.shutdown(socket.SHUT_RDWR)
+                if fault.until is not None:
+                    fault.until.wait(60)
+                    self.wfile.write(data[fault.cut_after :])
+                else:
+                    self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +92,6 @@ class Taker:
         if layer.digest not in (facts.digest, diff_id):
             unpacked.verify(self._layout.blob(layer.digest), diff_id, self._shelves.bounds)
         return True
-
-    def settled(self, digests: Iterable[str]) -> None:
-        """An image has these now, or none ever will: no next pull needs to find them."""
-        with self._layout.lock():
-            self._layout.forget_arrival(digests)
 
     def found(self, diff_id: str, layer: Descriptor) -> bool:
         """The same, and says so."""

@@ -10,37 +10,14 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from proa.image import reference
 from proa.image.layer.stream import write_all
 
 _LOOK_SECONDS = 0.05
-_KEPT_SECONDS = 7 * 24 * 3600
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def directory(root: Path) -> Path:
-    """Where the halves are; those nobody went on with for a week go now."""
-    path = root / "partial"
-    path.mkdir(mode=0o700, exist_ok=True)
-    for old in list(path.iterdir()):
-        with suppress(FileNotFoundError):
-            if time.time() - old.lstat().st_mtime > _KEPT_SECONDS:
-                _remove_unused(old)
-    return path
-
-
-def _remove_unused(path: Path) -> None:
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-    except BlockingIOError:
-        pass
-    finally:
-        os.close(fd)
 
 
 class Half:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from proa.errors import Cancelled, Corrupt, NoSpace, ProaError
+from proa.errors import Cancelled, Corrupt, NoSpace, ProaError, RegistryError
 from proa.image import progress, staging
 from proa.image.catalog import Image
 from proa.image.layer import tree
+from proa.image.layout import Layout
 from proa.image.manifest import Descriptor
 from proa.image.progress import Progress, Step
 from proa.image.reference import Reference
@@ -58,16 +60,12 @@ def pull(
     search = Search(registry, wanted, lambda item: _stored(images, item))
     found = resolve.resolve(search, options.platform, options.all_platforms)
     before = _known(images, wanted)
-    with tree.reporting(f"pull '{wanted.familiar}'"), images.workspace() as work:
-        with ThreadPoolExecutor(1, "sync") as disk:  # blobs go to the disk as they come
-            syncs: list[Future[None]] = []
-            taker = Taker(
-                images.shelves(), work, options.progress,
-                lambda blob: syncs.append(disk.submit(staging.sync, blob)),
-            )  # fmt: skip
-            _take_layers(taker, Fetch(registry, wanted.path), found.images)
-        for sync in syncs:
-            sync.result()
+    with (
+        tree.reporting(f"pull '{wanted.familiar}'"),
+        images.workspace() as work,
+        _landing(images.shelves().layout, found.images),
+    ):
+        _take_in(images, work, Fetch(registry, wanted.path), found, options)
         _name(images, work, wanted, found)
     images.shelves().layers.settle_soon()
     image = images.get(f"{wanted.repository}@{found.top.digest}")
@@ -76,6 +74,37 @@ def pull(
     options.progress(Step(f"Digest: {found.top.digest}"))
     options.progress(Step(f"Status: {said} {wanted.familiar}"))
     return image
+
+
+def _take_in(images: Images, work: Path, fetch: Fetch, found: Resolved, options: Options) -> None:
+    """Every layer, and its blob safely on the disk."""
+    with ThreadPoolExecutor(1, "sync") as disk:  # blobs go to the disk as they come
+        syncs: list[Future[None]] = []
+
+        def landed(blob: Path) -> None:
+            syncs.append(disk.submit(staging.sync, blob))
+
+        taker = Taker(images.shelves(), work, options.progress, landed)
+        _take_layers(taker, fetch, found.images)
+    for sync in syncs:
+        sync.result()
+
+
+@contextmanager
+def _landing(layout: Layout, found: Sequence[Remote]) -> Iterator[None]:
+    """What came waits for a next attempt only when there is hope for one."""
+    digests = {key for image in found for key in image.config.diff_ids}
+    digests |= {layer.digest for image in found for layer in image.manifest.layers}
+    hopeful = False
+    try:
+        yield
+    except (RegistryError, Cancelled):
+        hopeful = True
+        raise
+    finally:
+        if not hopeful:
+            with layout.lock():
+                layout.forget_arrival(digests)
 
 
 def _serialised(options: Options) -> Options:
