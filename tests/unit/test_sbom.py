@@ -72,6 +72,26 @@ Version: 2
     assert found["nginx"].source == "nginx" and found["nginx"].version == "1.22.1-9+deb12u1"
 
 
+def test_licences_of_debian_packages(root: tuple[Path, int]) -> None:
+    put(root[0], "var/lib/dpkg/status", "Package: a\nVersion: 1\n\nPackage: ../b\nVersion: 1\n")
+    put(root[0], "usr/share/doc/a/copyright", """\
+Format: https://example.invalid/copyright-format/1.0/
+
+Files: *
+License: GPL-2+ or Artistic
+ text
+
+Files: debian/*
+License: Expat
+
+License: GPL-2+
+ text
+""")  # fmt: skip
+    put(root[0], "usr/share/b/copyright", "Format: x\n\nLicense: stolen\n")
+    found = {item.name: item.license for item in databases.dpkg(root[1])}
+    assert found == {"a": "(GPL-2.0-or-later OR Artistic) AND GPL-2.0-or-later AND MIT", "../b": ""}
+
+
 def test_apk(root: tuple[Path, int]) -> None:
     text = "C:Q1\nP:musl\nV:1.2.4-r2\nA:x86_64\nL:MIT\no:musl\nF:lib\n\nP:busybox\nV:1.36\n"
     put(root[0], "lib/apk/db/installed", text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proa.errors import Invalid
+from proa.image import reference
 from proa.image.build.step import Runner
 from proa.image.catalog import Image
 from proa.image.layer.mounted import mounted
@@ -43,7 +44,7 @@ def build(means: Means, request: Request, progress: Progress, cancel: threading.
     Raises Invalid for what the declaration asks and cannot be had, BuildError when a package's
     script fails.
     """
-    _check_sources(request)
+    _check(request)
     means.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     with means.images.assembly() as assembly, means.images.workspace() as workspace:
         work = Work(request, assembly, workspace, means.cache, means.runner, progress, cancel)
@@ -54,8 +55,12 @@ def build(means: Means, request: Request, progress: Progress, cancel: threading.
         return assembly.image(_document(request.spec, made), layers, request.names)
 
 
-def _check_sources(request: Request) -> None:
+def _check(request: Request) -> None:
+    """What is wrong is said before the work, not after it."""
     spec = request.spec
+    for name in request.names:
+        if reference.parse(name).digest:
+            raise Invalid(f"cannot name an image by a digest: '{name}'")
     wanted = [file.source for file in spec.files] + [item.key for item in spec.repositories]
     for name in filter(None, wanted):
         if name not in request.sources:

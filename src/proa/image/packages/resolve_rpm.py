@@ -15,7 +15,11 @@ from typing import Any
 def main() -> None:
     """The request is the first argument."""
     request = json.loads(sys.argv[1])
-    dnf: Any = importlib.import_module("dnf")
+    try:
+        dnf: Any = importlib.import_module("dnf")
+    except ImportError as error:
+        sys.stderr.write("error: the python library 'dnf' is not there: install 'python3-dnf'\n")
+        raise SystemExit(1) from error
     base = dnf.Base()
     try:
         json.dump(resolve(dnf, base, request), sys.stdout)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from proa.errors import HostError
+from proa.errors import Corrupt, HostError
 from proa.host import files
 from proa.image.packages import sandbox
 from proa.image.sbom import reading
@@ -18,6 +19,10 @@ _RPM_FILES = ("rpmdb.sqlite", "Packages.db", "Packages")
 _RPM_FIELDS = ("NAME", "EPOCHNUM", "VERSION", "RELEASE", "ARCH", "LICENSE", "VENDOR", "SOURCERPM")
 _RPM_FORMAT = "\\t".join(f"%{{{name}}}" for name in _RPM_FIELDS) + "\\n"
 _RPM_KEYS = "gpg-pubkey"
+_MAXIMUM_COPYRIGHT = 1 << 20
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*")
+_GNU = re.compile(r"(A?L?GPL)-(\d(?:\.\d)?)(\+?)")
+_SPDX_WORDS = {"and": "AND", "or": "OR", "Expat": "MIT"}
 
 
 def dpkg(root: int) -> Iterator[Component]:
@@ -30,15 +35,46 @@ def dpkg(root: int) -> Iterator[Component]:
         for fields in stanzas(text):
             state = fields.get("Status", "").rpartition(" ")[2]
             if fields.get("Package") and state not in ("not-installed", "config-files"):
-                yield _of_dpkg(fields)
+                yield _of_dpkg(root, fields)
 
 
-def _of_dpkg(fields: dict[str, str]) -> Component:
+def _of_dpkg(root: int, fields: dict[str, str]) -> Component:
     return Component(
         DEB, short(fields["Package"]), short(fields.get("Version", "")),
-        short(fields.get("Architecture", "")), "", short(fields.get("Maintainer", "")),
+        short(fields.get("Architecture", "")), _copyright(root, fields["Package"]),
+        short(fields.get("Maintainer", "")),
         short(fields.get("Source", "").partition(" ")[0]),
     )  # fmt: skip
+
+
+def _copyright(root: int, package: str) -> str:
+    """The licences in a machine-readable copyright file (DEP-5), each once; else nothing."""
+    if not _PACKAGE.fullmatch(package):
+        return ""
+    try:
+        data = reading.read(root, f"usr/share/doc/{package}/copyright", _MAXIMUM_COPYRIGHT)
+    except Corrupt:
+        return ""
+    if not data or not data.lstrip().startswith(b"Format:"):
+        return ""
+    found = {fields["License"] for fields in stanzas(data) if fields.get("License")}
+    return short(" AND ".join(sorted({_grouped(name) for name in found})))
+
+
+def _grouped(name: str) -> str:
+    """A choice in brackets; Debian's `and`, `or` and names of GNU licences as SPDX has them."""
+    words = [_SPDX_WORDS.get(word) or _spdx_name(word) for word in name.replace(",", "").split()]
+    text = " ".join(words)
+    return f"({text})" if "OR" in words or "AND" in words else text
+
+
+def _spdx_name(word: str) -> str:
+    match = _GNU.fullmatch(word)
+    if match is None:
+        return word
+    name, version, later = match.groups()
+    whole = version if "." in version else f"{version}.0"
+    return f"{name}-{whole}-{'or-later' if later else 'only'}"
 
 
 def stanzas(data: bytes) -> Iterator[dict[str, str]]:
