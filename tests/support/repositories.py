@@ -19,7 +19,20 @@ from tests.support.images import BUSYBOX
 EPOCH = 1_700_000_000
 PASSWD = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\n"
 _PROGRAMS = ("dpkg", "dpkg-deb", "dpkg-query", "dpkg-split", "dpkg-trigger", "tar", "ldconfig")
-_APPLETS = ("sh", "rm", "cat", "chmod", "diff", "start-stop-daemon", "date", "mkdir", "id", "ls")
+_APPLETS = (
+    "sh",
+    "rm",
+    "cat",
+    "chmod",
+    "diff",
+    "start-stop-daemon",
+    "date",
+    "mkdir",
+    "id",
+    "ls",
+    "ln",
+    "sleep",
+)
 
 
 def run(*command: str | Path, **variables: str) -> str:

@@ -19,7 +19,7 @@ from tests.conftest import need
 from tests.support.bills import cyclonedx_purls, spdx_packages
 from tests.support.engine import EngineProcess, engine
 from tests.support.images import BUSYBOX
-from tests.support.instances import Api, Place
+from tests.support.instances import Api, Place, eventually
 from tests.support.paths import PEERS, PROA
 from tests.support.repositories import (
     Deb,
@@ -118,7 +118,8 @@ def shop() -> Iterator[Shop]:
         if echo x > /run/proa-packages/new; then exit 1; fi
         if cat {root}/canary/file; then exit 1; fi
     """})  # fmt: skip
-    debs = (base(), hello(), Deb("greeting"), bad, evil)
+    slow = Deb("slow", scripts={"postinst": "exec sleep 1000.25\n"})
+    debs = (base(), hello(), Deb("greeting"), bad, evil, slow)
     made = Shop(root, key, apt_repository(root / "apt", key, *debs), "")
     made.rpm = rpm_repository(root / "rpm", key)
     keys = root / "declarations/keys"
@@ -314,6 +315,34 @@ def test_a_hostile_script_stays_inside(
     assert os.listdir(canary) == ["file"]
     assert (canary / "file").read_text() == "alive:*:99999:0:99999:7:::\n"
     assert "alive" not in container.run("pk-evil:1", "/bin/cat", "/etc/shadow").stdout
+
+
+def test_a_build_nobody_waits_for_ends(
+    built: dict[str, str], shop: Shop, session_engine: EngineProcess
+) -> None:
+    slow = shop.debian("slow.toml", 'packages = ["slow"]\nslim = true')
+    with subprocess.Popen(
+        [PROA, "image", "from-packages", slow], env=session_engine.variables(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as client:  # fmt: skip
+        eventually(lambda: _commands("sleep 1000.25"), 30, "the script did not start")
+        client.kill()
+    eventually(lambda: not _commands("sleep 1000.25"), 10, "the script goes on")
+    eventually(lambda: not os.listdir(session_engine.root / "images/tmp"), 10)
+
+
+def _commands(wanted: str) -> list[str]:
+    """Processes of this host with these words as their command line."""
+    return [
+        path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if _words(path) == wanted
+    ]
+
+
+def _words(path: Path) -> str:
+    try:
+        return path.read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 @pytest.mark.parametrize("name", ["pk-deb:1", "pk-rpm:1"])
