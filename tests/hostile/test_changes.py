@@ -23,7 +23,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners and devices ne
 
 HEAD = struct.Struct("<8I2Q")
 FILE, DIRECTORY, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
-HARD_LINK, XATTR = 1, 4
+HARD_LINK, XATTR, SPARSE = 1, 4, 16
+PIECES = struct.pack("<4Q", 4096, 3, 1 << 20, 2)
 
 
 def record(path: bytes, mode: int = FILE, content: bytes = b"", **fields: Any) -> bytes:
@@ -97,6 +98,7 @@ def test_an_honest_guest_is_believed(tmp_path: Path) -> None:
             record(b"./d/f", FILE, b"v\0", link=b"user.x", flags=XATTR),
             record(b"./d/f", FILE | 0o4000, b"content", mtime=(1 << 64) - 10**9),
             record(b"./d/h", FILE, link=b"./d/f", flags=HARD_LINK),
+            record(b"./s", FILE, PIECES + b"abcde", flags=SPARSE, major=2, size=1 << 24),
             record(b"./l", LINK, link=b"/etc/passwd"),
             record(b"./gone", stat.S_IFCHR),
         )
@@ -108,6 +110,12 @@ def test_an_honest_guest_is_believed(tmp_path: Path) -> None:
         assert (status.st_nlink, status.st_mtime_ns) == (2, -(10**9))
         assert stat.S_IMODE(status.st_mode) == 0o4644
         assert ((into / "d").stat().st_uid, (into / "d").stat().st_gid) == (7, 8)
+        content = (into / "s").read_bytes()
+        assert (
+            len(content) == 1 << 24
+            and content.strip(b"\0") == b"abc" + bytes((1 << 20) - 4099) + b"de"
+        )
+        assert (into / "s").stat().st_blocks * 512 <= 1 << 16
         assert os.readlink(into / "l") == "/etc/passwd"
         assert stat.S_ISCHR((into / "gone").lstat().st_mode)
 
@@ -160,6 +168,11 @@ LIES: tuple[tuple[bytes, type[ProaError]], ...] = (
     (record(b".", FILE, b"no directory") + END, Corrupt),
     (ROOT + record(b"./.wh.etc") + END, Unsupported),
     (ROOT + record(b"", size=5), HostError),
+    (ROOT + record(b"./f", flags=SPARSE, major=1 << 31), Corrupt),
+    (ROOT + record(b"./f", FILE, PIECES, flags=SPARSE, major=2, size=8) + END, Corrupt),
+    (ROOT + record(b"./f", FILE, PIECES[::-1], flags=SPARSE, major=2, size=1 << 50) + END, Corrupt),
+    (ROOT + record(b"./d", DIRECTORY, PIECES, flags=SPARSE, major=2, size=0) + END, Corrupt),
+    (ROOT + record(b"./f", flags=SPARSE, major=0, size=1 << 45) + END, Corrupt),
 )  # fmt: skip
 
 

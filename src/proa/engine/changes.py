@@ -21,12 +21,14 @@ from proa import plan
 from proa.agent import Agent, Attach
 from proa.errors import Cancelled, Corrupt, HostError, Timeout, Unsupported
 from proa.host import files
-from proa.image.layer import pack, tar, tree, unpack, writer
+from proa.image.layer import pack, sparse, tar, tree, unpack, writer
 from proa.image.layer.tar import BLOCK, Entry
 
 RECORD = struct.Struct("<8I2Q")  # docs/protocol.md, "Builtins"
-HARD_LINK, XATTR = 1, 4
+HARD_LINK, XATTR, SPARSE = 1, 4, 16
+PIECE = struct.Struct("<2Q")
 MAXIMUM_PATH = 4096
+MAXIMUM_PIECES = 1024  # of a sparse file
 MAXIMUM_XATTRS = 1 << 18  # bytes of one file's, names included
 MAXIMUM_BYTES = 64 << 30  # of all files together
 CHUNK = 1 << 18
@@ -142,7 +144,9 @@ def layer(records: _Received, root: os.stat_result) -> Iterator[bytes]:
             continue
         entry = _entry(path, link, head)
         entry.xattrs, attributes = attributes, {}
-        total += entry.size
+        if flags & SPARSE:
+            _unfold(entry, head[5], records)
+        total += entry.stored
         if total > MAXIMUM_BYTES:
             raise Corrupt(f"the guest sends more than '{MAXIMUM_BYTES}' bytes")
         if path == b"." and (head[2], head[3], head[4]) == _UNTOUCHED_ROOT:
@@ -183,10 +187,21 @@ def _entry(path: bytes, link: bytes, head: tuple[int, ...]) -> Entry:
     if size and kind != tar.FILE:
         raise Corrupt("the guest sent content of what is no file")
     seconds_ns = mtime - (1 << 64) if mtime >> 63 else mtime
+    device = kind in (tar.CHARACTER, tar.BLOCKDEV)
     return Entry(
         path, kind, stat.S_IMODE(mode), uid, gid, size, seconds_ns, link,
-        major & 0xFFF, minor & 0xFFFFF,
+        major & 0xFFF if device else 0, minor & 0xFFFFF if device else 0, stored=size,
     )  # fmt: skip
+
+
+def _unfold(entry: Entry, count: int, records: _Received) -> None:
+    """Read the map of a sparse file; what follows are its pieces alone."""
+    if entry.kind != tar.FILE or count > MAXIMUM_PIECES:
+        raise Corrupt("the guest sent a malformed map of a sparse file")
+    pieces = records.read(count * PIECE.size)
+    entry.segments = [(offset, length) for offset, length in PIECE.iter_unpack(pieces)]
+    entry.stored = sum(length for _, length in entry.segments)
+    sparse.check(entry.size, entry.segments, entry.stored)
 
 
 def _member(entry: Entry, records: _Received) -> Iterator[bytes]:
@@ -195,10 +210,10 @@ def _member(entry: Entry, records: _Received) -> Iterator[bytes]:
         key: value for key, value in entry.xattrs.items() if not key.startswith(b"trusted.")
     }
     yield writer.header(entry)
-    for start in range(0, entry.size, CHUNK):
-        yield records.read(min(CHUNK, entry.size - start))
-    if entry.size % BLOCK:
-        yield bytes(-entry.size % BLOCK)
+    for start in range(0, entry.stored, CHUNK):
+        yield records.read(min(CHUNK, entry.stored - start))
+    if entry.stored % BLOCK:
+        yield bytes(-entry.stored % BLOCK)
     if opaque:
         mark = entry.name + b"/" + pack.OPAQUE_WHITEOUT
         yield writer.header(Entry(mark, tar.FILE, 0, 0, 0, 0, 0))

@@ -43,18 +43,19 @@ class Writer:
     def add(self, entry: Entry, data: Iterable[bytes | memoryview] = ()) -> None:
         """One member; a file's `data` has exactly `entry.size` bytes and does not change later.
 
-        What was sparse is written plain.  Raises Unsupported for what tar cannot express.
+        Of a sparse entry it has the `entry.stored` bytes of its segments.  Raises Unsupported for
+        what tar cannot express.
         """
         self._put(header(entry))
         if entry.kind != tar.FILE:
             return
-        left = entry.size
+        left = size = entry.size if entry.segments is None else entry.stored
         for piece in data:
             left -= len(piece)
             self._put(piece)
         if left:
             raise ValueError(f"'{entry.name!r}' has not the '{entry.size}' bytes promised")
-        if padding := -entry.size % BLOCK:
+        if padding := -size % BLOCK:
             self._put(_ZEROS[:padding])
 
     def finish(self) -> None:
@@ -92,11 +93,17 @@ def header(entry: Entry) -> bytes:
     seconds, nanoseconds = divmod(entry.mtime_ns, 10**9)
     if nanoseconds or not 0 <= seconds <= _SIZE:
         records[b"mtime"] = _time(entry.mtime_ns)
+    size = entry.size if entry.kind == tar.FILE else 0
+    if entry.segments is not None:  # GNU's pax format 0.1
+        places = [number for segment in entry.segments for number in segment]
+        records[b"GNU.sparse.size"] = b"%d" % size
+        records[b"GNU.sparse.map"] = b",".join(b"%d" % number for number in places)
+        size = entry.stored
     numbers = (
         entry.mode & 0o7777,
         _fitting(b"uid", entry.uid, _ID, records),
         _fitting(b"gid", entry.gid, _ID, records),
-        _fitting(b"size", entry.size if entry.kind == tar.FILE else 0, _SIZE, records),
+        _fitting(b"size", size, _SIZE, records),
         min(max(seconds, 0), _SIZE),
     )
     for key, value in entry.xattrs.items():
