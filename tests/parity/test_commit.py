@@ -215,3 +215,24 @@ def test_commit_refuses_what_it_cannot_do(place: Place) -> None:
     with pytest.raises(ApiError) as caught:
         instance.api.json("POST", "/commit", container="nobody")
     assert caught.value.status == 404
+
+
+def test_a_busy_instance_goes_on_after_its_commit(place: Place) -> None:
+    instance = place.start("busy", "sh", "-c", "while :; do echo x >>/grows; sleep 0.01; done")
+    eventually(lambda: instance.exec("test", "-s", "/grows").code == 0)
+    image = commit(instance)
+    kept = len(top_layer(place.api, image)["grows"][7])
+    assert kept > 0 and instance.state()["Status"] == "running"
+    eventually(lambda: len(instance.get("/grows")["grows"]) > kept, 10, "it stands still")
+
+
+def test_a_paused_instance(place: Place) -> None:
+    instance = place.start("busy", "sh", "-c", "echo x >/made; sleep 1000")
+    eventually(lambda: instance.exec("test", "-s", "/made").code == 0)
+    place.api.call("POST", f"{instance.path}/pause")
+    if place.isolation == "vm":  # nothing in it runs, so nothing can tell
+        with pytest.raises(ApiError, match="paused vm does not answer"):
+            commit(instance)
+    else:
+        assert top_layer(place.api, commit(instance))["made"][7] == b"x\n"
+    assert instance.state()["Paused"] is True

@@ -31,6 +31,8 @@ MASKED = (
     "/sys/firmware",
 )
 ENTROPY_BYTES = 64
+# As on the host: every change is wholly in the upper directory, whatever the kernel's defaults.
+OVERLAY_OPTIONS = "index=off,metacopy=off,redirect_dir=nofollow"
 WARMED = (
     "lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6", "lib/ld-musl-x86_64.so.1",
     "etc/ld.so.cache", "etc/passwd", "etc/group", "etc/hosts", "etc/nsswitch.conf", "bin/sh",
@@ -117,7 +119,7 @@ def mounts() -> tuple[Step, ...]:
             "overlay",
             ROOT,
             "",
-            f"lowerdir={IMAGE},upperdir={DISK}/upper,workdir={DISK}/work",
+            f"lowerdir={IMAGE},upperdir={DISK}/upper,workdir={DISK}/work,{OVERLAY_OPTIONS}",
         ),
     )
 
