@@ -85,6 +85,7 @@ class FakeImages:
     def __init__(self) -> None:
         self.names = {"tiny:latest"}
         self.loaded = b""
+        self.build_cache = SimpleNamespace(all=list, forget=list)
 
     def inspect(self, name: str) -> dict[str, Any]:
         if name in self.names or f"{name}:latest" in self.names or name == "ab" * 6:
@@ -115,7 +116,17 @@ class FakeImages:
         self.names.add(name)
         return SimpleNamespace(id=IMAGE_ID)
 
-    def save(self, names: Any, file: Any) -> None:
+    def usage(self) -> Any:
+        own = SimpleNamespace(size_bytes=4096, shared_bytes=1024)
+        return SimpleNamespace(images={IMAGE_ID: own}, total_bytes=4096, layers={}, alone=set())
+
+    def prune(self, ids: Sequence[str]) -> Any:
+        return [("deleted", item) for item in ids], 4096
+
+    def collect(self) -> int:
+        return 0
+
+    def save(self, names: Any, file: Any, kind: str = "") -> None:
         for _ in range(3):
             file.write(b"x" * 100_000)
 

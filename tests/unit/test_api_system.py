@@ -157,6 +157,7 @@ def test_volumes(api: Api) -> None:
 def test_disk_usage(api: Api) -> None:
     usage = api("GET", "/system/df").json
     assert usage["LayersSize"] == 4096 and usage["Images"][0]["Containers"] == 0
+    assert (usage["Images"][0]["SharedSize"], usage["Images"][0]["UniqueSize"]) == (1024, 3072)
     assert set(api("GET", "/system/df?type=container").json) == {
         "LayersSize", "BuildCache", "Containers",
     }  # fmt: skip

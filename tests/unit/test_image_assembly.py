@@ -123,7 +123,7 @@ def test_what_is_wrong_leaves_nothing_named(images: Images) -> None:
         with pytest.raises(Corrupt):
             assembly.image({**DOCUMENT, "config": {"Cmd": 1}}, [layer], ["thing"])
         with pytest.raises(Corrupt):
-            assembly.layer_from_tar(io.BytesIO(tar(a="1")[:700]))
+            assembly.layer_from_tar(io.BytesIO(tar(a="1")[:512]))
     assert images.all() == ()
 
 

@@ -15,6 +15,7 @@ from proa.api.docker import (
     registries,
     stats,
     system,
+    usage,
     volumes,
 )
 from proa.api.docker.refused import no_swarm, refusal
@@ -29,10 +30,10 @@ ROUTES = (
     Route("GET", "/version", system.version),
     Route("GET", "/info", system.info),
     Route("GET", "/events", events.events),
-    Route("GET", "/system/df", system.disk_usage),
+    Route("GET", "/system/df", usage.disk_usage),
     Route("POST", "/auth", registries.auth),
     Route("POST", "/build", build.build, upload=True),
-    Route("POST", "/build/prune", system.build_prune),
+    Route("POST", "/build/prune", usage.build_prune),
     Route("POST", "/commit", changes.commit),
     Route("GET", "/swarm", no_swarm),
     Route("GET", "/nodes", no_swarm),

@@ -75,11 +75,17 @@ def _image_rows(item: dict[str, Any], full: bool) -> list[format.Row]:
 
 
 def load(values: Values, arguments: list[str]) -> int:
-    """Load images from an archive."""
+    """Load images from an archive, or from the directory of an OCI layout."""
+    url = target("/images/load", {"quiet": values.quiet})
+    if values.input is not None and os.path.isdir(values.input):
+        from proa.cli import layout
+
+        path = values.input
+        _show_progress(session.connect().upload("POST", url, lambda to: layout.send(path, to)))
+        return 0
     with _opened(values.input) as source:
         if values.input is None and source.isatty():
             raise Invalid("standard input is a terminal", hint="use -i FILE, or redirect")
-        url = target("/images/load", {"quiet": values.quiet})
         answer = session.connect().upload("POST", url, lambda to: _pour(source, to))
         _show_progress(answer)
     return 0
@@ -124,11 +130,16 @@ def _show_progress(answer: Answer) -> None:
 
 def save(values: Values, arguments: list[str]) -> int:
     """Write images to an archive."""
-    if values.output is None and sys.stdout.isatty():
-        raise Invalid("standard output is a terminal", hint="use -o FILE, or redirect")
+    if values.output is None and (values.format == "oci-dir" or sys.stdout.isatty()):
+        raise Invalid("images do not go to a terminal", hint="use -o PATH, or redirect")
     names = "&".join(target("", {"names": name})[1:] for name in arguments)
-    answer = session.stream("GET", f"/images/get?{names}")
-    if values.output is None:
+    kind = {"oci-dir": "oci-archive"}.get(values.format, values.format)
+    answer = session.stream("GET", f"/images/get?format={kind}&{names}")
+    if values.format == "oci-dir":
+        from proa.cli import layout
+
+        layout.receive(values.output, answer)
+    elif values.output is None:
         from proa.cli.pump import write_all
 
         for data in answer.parts():
@@ -222,13 +233,17 @@ COMMANDS = {
     "load": Command(
         "[OPTIONS]", "Load images from an archive (docker save's, or OCI) or standard input", load,
         (
-            Option("-i, --input", "text", "FILE", "read this file"),
+            Option("-i, --input", "text", "PATH", "read this file, or an OCI layout's directory"),
             Option("-q, --quiet", "flag", "", "print no progress"),
         ),
     ),
     "save": Command(
         "[OPTIONS] IMAGE...", "Write images to an archive or standard output", save,
-        (Option("-o, --output", "text", "FILE", "write this file"),),
+        (
+            Option("-o, --output", "text", "PATH", "write this file, or directory"),
+            Option("--format", "text", "FORMAT", "docker-archive, oci-archive or oci-dir",
+                   "docker-archive"),
+        ),
         arguments=(1, None),
     ),
     "import": Command(

@@ -27,6 +27,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "registry": ("pull", "push", "login", "logout", "tags"),
     "image": ("images", "load", "save", "import", "tag", "rmi", "history"),
+    "usage": ("df", "image-prune"),
     "changes": ("commit", "diff", "export"),
     "disks": ("to-disk", "from-disk"),
     "packages": ("from-packages",),
@@ -46,11 +47,11 @@ NOUNS: dict[str, dict[str, str]] = {
     "image": {
         "ls": "images", "list": "images", "rm": "rmi", "load": "load", "save": "save",
         "import": "import", "tag": "tag", "history": "history", "inspect": "inspect --type=image",
-        "pull": "pull", "push": "push", "tags": "tags",
+        "pull": "pull", "push": "push", "tags": "tags", "prune": "image-prune",
         "to-disk": "to-disk", "from-disk": "from-disk",
         "from-packages": "from-packages", "sbom": "sbom",
     },
-    "system": {"info": "info", "events": "events"},
+    "system": {"df": "df", "info": "info", "events": "events"},
 }  # fmt: skip
 
 

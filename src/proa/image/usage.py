@@ -28,11 +28,14 @@ class Usage:
     """The whole store: `images` by id; `other_bytes` are of no image.
 
     Of no image are: what the build cache keeps, blobs that were cut off, work in progress.
+    `layers` are the unpacked ones by diff id; `alone` those of them that no image has.
     """
 
     images: dict[str, ImageUsage]
     total_bytes: int
     other_bytes: int
+    layers: dict[str, int]
+    alone: frozenset[str]
 
 
 def measure(layout: Layout, images: Iterable[Image]) -> Usage:
@@ -45,7 +48,11 @@ def measure(layout: Layout, images: Iterable[Image]) -> Usage:
         shared = sum(sizes.get(part, 0) for part in mine if users[part] > 1)
         usage[image_id] = ImageUsage(sum(sizes.get(part, 0) for part in mine), shared)
     total = sum(sizes.values()) + tree.disk_bytes(layout.partial) + _work(layout)
-    return Usage(usage, total, total - sum(sizes[part] for part in users if part in sizes))
+    own = sum(sizes[part] for part in users if part in sizes)
+    unpacked = {part: size for part, size in sizes.items() if part[0] == layout.layers.name}
+    layers = {f"sha256:{name}": size for (_, name), size in unpacked.items()}
+    alone = frozenset(f"sha256:{part[1]}" for part in unpacked if part not in users)
+    return Usage(usage, total, total - own, layers, alone)
 
 
 Part = tuple[str, str]  # the directory it is in, its name there

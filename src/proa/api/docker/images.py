@@ -11,13 +11,14 @@ from proa.api.answer import Answer, Produced, Reply, json_bytes, json_reply
 from proa.api.docker import bodies, lookup, registries
 from proa.api.docker.times import seconds
 from proa.api.request import Request
-from proa.errors import Conflict, ImageNotFound, Invalid, Unsupported
+from proa.errors import ImageNotFound, Invalid, Unsupported
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
 
 LIST_FILTERS = frozenset({"reference", "dangling", "label", "before", "since", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "until", "label"})
+FORMATS = ("docker-archive", "oci-archive")
 TAR = "application/x-tar"
 Image = dict[str, Any]  # as Docker lists or inspects it
 
@@ -74,13 +75,16 @@ def load(engine: Engine, request: Request) -> Answer:
 
 
 def save(engine: Engine, request: Request) -> Answer:
-    """GET /images/get?names=... and /images/{name}/get."""
+    """GET /images/get?names=... and /images/{name}/get; `format` as `proa save` has it."""
     names = [request.parameter] if request.parameter else request.query.get("names", [])
     if not names:
         raise Invalid("no image named")
     for name in names:
         _find(engine, name)
-    return Produced(functools.partial(engine.images.save, names), TAR)
+    kind = request.text("format") or "docker-archive"
+    if kind not in FORMATS:
+        raise Invalid(f"unknown format '{kind}'", hint=f"known are {', '.join(FORMATS)}")
+    return Produced(functools.partial(engine.images.save, names, kind=kind), TAR)
 
 
 def tag(engine: Engine, request: Request) -> Answer:
@@ -110,18 +114,15 @@ def prune(engine: Engine, request: Request) -> Answer:
     dangling_only = _truth("dangling", given.pop("dangling", ["true"]))
     tests = _tests(engine, given)
     used = {item.image_id for item in engine.list(True, {})}
-    deleted: list[dict[str, str]] = []
-    freed = 0
-    for image in engine.images.list():
-        named = dangling_only and image["RepoTags"]
-        if named or image["Id"] in used or not all(test(image) for test in tests):
-            continue
-        try:
-            deleted += _removed(engine.images.remove(image["Id"], True))
-        except (Conflict, ImageNotFound):
-            continue  # used or removed by somebody meanwhile
-        freed += image["Size"]
-    return json_reply({"ImagesDeleted": deleted or None, "SpaceReclaimed": freed})
+    going = [
+        image["Id"]
+        for image in engine.images.list()
+        if not (dangling_only and image["RepoTags"])
+        and image["Id"] not in used
+        and all(test(image) for test in tests)
+    ]
+    removed, freed = engine.images.prune(going)
+    return json_reply({"ImagesDeleted": _removed(removed) or None, "SpaceReclaimed": freed})
 
 
 def _tests(engine: Engine, given: dict[str, list[str]]) -> list[Callable[[Image], bool]]:

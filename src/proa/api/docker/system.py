@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import proa
 from proa.api.answer import API_VERSION, API_VERSION_MINIMUM, Answer, Reply, json_reply
-from proa.api.docker import volumes
 from proa.api.docker.times import rfc3339
 from proa.api.request import Request
-from proa.errors import Invalid
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
@@ -114,44 +110,6 @@ def _operating_system() -> str:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
         return "Linux"
-
-
-def disk_usage(engine: Engine, request: Request) -> Answer:
-    """GET /system/df; `type` narrows it."""
-    answer: dict[str, Any] = {"LayersSize": 0, "BuildCache": []}
-    for kind in request.query.get("type") or DISK_USAGE:
-        if kind not in DISK_USAGE:
-            raise Invalid(f"unknown object type '{kind}'")
-        answer |= DISK_USAGE[kind](engine)
-    return json_reply(answer)
-
-
-def _images(engine: Engine) -> dict[str, Any]:
-    users = collections.Counter(item.image_id for item in engine.list(True, {}))
-    images = [image | {"Containers": users[image["Id"]]} for image in engine.images.list()]
-    return {"Images": images, "LayersSize": sum(image["Size"] for image in images)}
-
-
-def _containers(engine: Engine) -> dict[str, Any]:
-    return {"Containers": [engine.summary(item) for item in engine.list(True, {})]}
-
-
-def _volumes(engine: Engine) -> dict[str, Any]:
-    unknown = {"UsageData": {"Size": -1, "RefCount": -1}}
-    return {"Volumes": [volumes.shape(volume) | unknown for volume in engine.volumes.list()]}
-
-
-DISK_USAGE: dict[str, Callable[[Engine], dict[str, Any]]] = {
-    "image": _images,
-    "container": _containers,
-    "volume": _volumes,
-    "build-cache": lambda engine: {},
-}
-
-
-def build_prune(engine: Engine, request: Request) -> Answer:
-    """POST /build/prune: nothing is built, so nothing is cached."""
-    return json_reply({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
 def plugins(engine: Engine, request: Request) -> Answer:
