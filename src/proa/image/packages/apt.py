@@ -8,6 +8,7 @@ its line names; apt checks that, the packages' SHA-256 is checked here against t
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,8 +117,9 @@ class Apt:
     def _write(self, name: str, text: str) -> None:
         files.atomic_write(self._home / name, text.encode(), mode=0o644)
 
-    def _run(self, *command: str) -> str:
-        return sandbox.run(self._root, command, {"APT_CONFIG": f"{HERE}/{self._name}/apt.conf"})
+    def _run(self, *command: str, bounds: sandbox.Bounds = sandbox.LOCAL) -> str:
+        environment = {"APT_CONFIG": f"{HERE}/{self._name}/apt.conf"}
+        return sandbox.run(self._root, command, environment, bounds)
 
     # -- what it does ---------------------------------------------------------------------------
 
@@ -125,7 +127,7 @@ class Apt:
         """Get the newest lists of the repositories.  Raises Invalid when one is not to be had."""
         with files.Lock(self._lock):
             try:
-                self._run("apt-get", "update", "-q")
+                self._run("apt-get", "update", "-q", bounds=sandbox.NETWORK)
             except HostError as error:
                 raise Invalid(f"cannot read the package lists: {_reason(error)}") from error
 
@@ -199,10 +201,11 @@ class Apt:
                 exact = [f"{item.name}:{item.architecture}={item.version}".replace(":all=", "=")
                          for item in missing]  # fmt: skip
                 self._run("apt-get", "download", "-q", "-o", "Dir::Cache::archives=/none",
-                          "--", *exact)  # fmt: skip
+                          "--", *exact, bounds=sandbox.NETWORK)  # fmt: skip
             for package in missing:
                 got = self._root / package.file.name
                 if got.is_file() and not got.is_symlink():
+                    os.chown(got, 0, 0)  # and so nobody's to change, now that it is checked
                     got.rename(package.file)
                 if not _intact(package):
                     raise Corrupt(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import sys
 from typing import Any
 
@@ -47,16 +48,27 @@ def resolve(dnf: Any, base: Any, request: Any) -> list[dict[str, Any]]:
     return [
         {
             "name": package.name, "version": package.evr, "architecture": package.arch,
-            "file": package.localPkg(), "built": package.buildtime,
+            "file": kept(package.localPkg(), request["home"]), "built": package.buildtime,
+            "repository": int(package.reponame.removeprefix("r")),
         }
         for package in packages
     ]  # fmt: skip
 
 
+def kept(path: str, home: str) -> str:
+    """The name below the home of a package; those of local repositories are copied there."""
+    if os.path.commonpath((path, home)) != home:
+        copy = f"{home}/local/{os.path.basename(path)}"
+        if os.path.exists(path):
+            shutil.copyfile(path, copy)
+        path = copy
+    return os.path.relpath(path, home)
+
+
 def configure(conf: Any, request: Any) -> None:
     """Nothing of this host's configuration; everything below the working directory."""
     here = request["home"]
-    for name in ("root", "cache", "log", "state"):
+    for name in ("root", "cache", "log", "state", "local"):
         os.makedirs(f"{here}/{name}", exist_ok=True)
     conf.installroot = f"{here}/root"
     conf.cachedir, conf.logdir, conf.persistdir = f"{here}/cache", f"{here}/log", f"{here}/state"

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from proa.errors import Corrupt, HostError, Invalid, Unsupported
 from proa.host import files, process
+from proa.image.layer import tree
 from proa.image.packages import resolve_rpm, sandbox
 from proa.image.packages.sandbox import HERE
 from proa.image.packages.spec import Spec
@@ -45,13 +48,12 @@ _LOADER = "lib/loader"
 
 @dataclass(frozen=True)
 class Package:
-    """One package, downloaded; `built` is when, in seconds since 1970."""
+    """One package; `built` is when, in seconds since 1970, `repository` its repository's number."""
 
     name: str
-    version: str
-    architecture: str
     file: Path
     built: int
+    repository: int
 
 
 def install(work: Work) -> list[Made]:
@@ -129,7 +131,7 @@ def _ask_dnf(work: Work, root: Path, name: str) -> list[Package]:
     program = Path(resolve_rpm.__file__).read_text()
     command = ["/usr/bin/python3", "-I", "-c", program, json.dumps(request)]
     try:
-        answer = json.loads(sandbox.run(root, command))
+        answer = json.loads(sandbox.run(root, command, bounds=sandbox.NETWORK))
     except HostError as error:
         reason = error.message.partition("failed: ")[2]
         raise Invalid(f"cannot resolve the packages: {reason}") from error
@@ -137,10 +139,8 @@ def _ask_dnf(work: Work, root: Path, name: str) -> list[Package]:
     for item in answer:
         if spec.distroless and item["name"] in spec.exclude:
             continue
-        file = _fetched(work, root, item["file"])
-        found.append(
-            Package(item["name"], item["version"], item["architecture"], file, item["built"])
-        )
+        file = _taken(work, root / name, str(item["file"]))
+        found.append(Package(item["name"], file, int(item["built"]), int(item["repository"])))
     if not found:
         raise Invalid("there is no package to install")
     return found
@@ -150,43 +150,46 @@ def _url(url: str) -> str:
     return re.sub(r"^file:/+", "file:///", url)
 
 
-def _fetched(work: Work, root: Path, path: str) -> Path:
-    """Where the sandbox's path is on this host; of local repositories a copy."""
-    if path.startswith(f"{HERE}/"):
-        file = root / path.removeprefix(f"{HERE}/")
-    else:
-        file = work.workspace / Path(path).name
-        shutil.copyfile(path, file)
-    if not file.resolve().is_relative_to(file.parent.resolve()) or not file.is_file():
+def _taken(work: Work, home: Path, path: str) -> Path:
+    """A copy of a package that nobody else can change any more; what dnf says is not believed."""
+    name = Path(path).name
+    copy = work.workspace / name
+    top = os.open(home, tree.DIRECTORY)
+    try:
+        fd = files.open_in_root(top, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
         hint = "build once without --offline" if work.request.offline else ""
-        raise Invalid(f"the package '{file.name}' was never downloaded", hint=hint)
-    return file
+        raise Invalid(f"the package '{name}' was never downloaded", hint=hint) from error
+    finally:
+        os.close(top)
+    with open(fd, "rb") as source, copy.open("xb") as target:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Corrupt(f"the package '{name}' is not a file")
+        shutil.copyfileobj(source, target)
+    copy.chmod(0o644)
+    return copy
 
 
 def _verify(work: Work, home: Path, name: str, found: Sequence[Package]) -> None:
-    """Signature and digests of each package, by keys of the declaration alone."""
-    if all(repository.trusted for repository in work.spec.repositories):
-        return
-    database = sandbox.own(home / "keys")
-    shutil.rmtree(database)
-    sandbox.own(database)
-    for repository in work.spec.repositories:
-        if repository.key:
-            files.atomic_write(home / "key", work.request.sources[repository.key], mode=0o644)
-            command = ["rpmkeys", "--dbpath", f"{HERE}/{name}/keys", "--import"]
-            sandbox.run(home.parent, [*command, f"{HERE}/{name}/key"])
-    level = "digest" if any(item.trusted for item in work.spec.repositories) else "all"
-    check = ["rpmkeys", "--dbpath", f"{HERE}/keys", "--define", f"_pkgverify_level {level}"]
-    packages = sandbox.own(home / "checked")
-    for package in found:
-        copy = packages / "package.rpm"
-        shutil.copyfile(package.file, copy)
-        copy.chmod(0o644)
+    """Signature and digests of each package, by the key of its own repository alone."""
+    for number, repository in enumerate(work.spec.repositories):
+        packages = [package for package in found if package.repository == number]
+        if repository.trusted or not packages:
+            continue
+        files.remove_tree(home / "check")
+        check = sandbox.own(home / "check")
+        files.atomic_write(check / "key", work.request.sources[repository.key], mode=0o644)
+        keys = ["rpmkeys", "--dbpath", f"{HERE}/keys", "--define", "_pkgverify_level all"]
+        sandbox.own(check / "keys")
+        sandbox.run(check, [*keys, "--import", f"{HERE}/key"])
+        for package in packages:
+            os.link(package.file, check / package.file.name)
         try:
-            sandbox.run(home, [*check, "--checksig", f"{HERE}/checked/package.rpm"])
+            names = [f"{HERE}/{package.file.name}" for package in packages]
+            sandbox.run(check, [*keys, "--checksig", *names])
         except HostError as error:
             raise Corrupt(
-                f"the package '{package.file.name}' is not signed by a key of its repository"
+                f"a package is not signed by a key of its repository: {error.message}"
             ) from error
 
 

@@ -11,13 +11,17 @@ import os
 import pwd
 import re
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from proa.errors import HostError, Timeout, Unsupported
 
 HERE = "/mnt"
-TIMEOUT_SECONDS = 1800.0
+_MAXIMUM_OUTPUT = 128 << 20
+_MAXIMUM_FILE = 8 << 30
 _SHOWN = 1500
 _USERS = ("_apt", "nobody")
 _PASSED = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -48,34 +52,60 @@ def give(path: Path) -> None:
     os.chown(path, *user(), follow_symlinks=False)
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What a program may have and cost."""
+
+    network: bool = False
+    seconds: float = 1800.0
+
+
+LOCAL, NETWORK = Bounds(seconds=300.0), Bounds(network=True)
+
+
 def run(
-    directory: Path, command: Sequence[str], environment: Mapping[str, str] | None = None
+    directory: Path,
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    bounds: Bounds = LOCAL,
 ) -> str:
     """The standard output of a program that has `directory` at `HERE` as its working directory.
 
-    Raises HostError with the last words of one that fails.
+    Raises HostError with the last words of one that fails or says too much, Timeout.
     """
     uid, gid = user()
     drop = [
         "setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs",
         "--inh-caps=-all", "--bounding-set=-all", "--",
+        "prlimit", f"--fsize={_MAXIMUM_FILE}",  # no file it writes grows for ever
     ]  # fmt: skip
-    unshare = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _SCRIPT, "sh"]
+    unshare = ["unshare", "--mount", "--ipc", "--propagation", "private"]
+    unshare += [] if bounds.network else ["--net"]
+    shell = ["sh", "-c", _SCRIPT, "sh", str(directory)]
     passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
     ours = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": HERE}
-    try:
-        done = subprocess.run(
-            [*unshare, str(directory), *drop, *command], stdin=subprocess.DEVNULL, check=False,
-            capture_output=True, env={**passed, **ours, **(environment or {})}, cwd="/",
-            timeout=TIMEOUT_SECONDS, text=True, errors="replace",
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise Timeout(f"'{command[0]}' did not end within {TIMEOUT_SECONDS:g} s") from error
-    except OSError as error:
-        raise HostError(f"cannot run '{command[0]}': {error.strerror}") from error
-    if done.returncode:
-        raise HostError(f"'{command[0]}' failed: {_last_words(done.stdout + done.stderr)}")
-    return done.stdout
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            done = subprocess.run(
+                [*unshare, *shell, *drop, *command], stdin=subprocess.DEVNULL, stdout=out,
+                stderr=err, env={**passed, **ours, **(environment or {})}, cwd="/",
+                timeout=bounds.seconds, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise Timeout(f"'{command[0]}' did not end within {bounds.seconds:g} s") from error
+        except OSError as error:
+            raise HostError(f"cannot run '{command[0]}': {error.strerror}") from error
+        said = _text(out)
+        if done.returncode:
+            raise HostError(f"'{command[0]}' failed: {_last_words(said + _text(err))}")
+        if len(said) >= _MAXIMUM_OUTPUT:
+            raise HostError(f"'{command[0]}' says more than '{_MAXIMUM_OUTPUT}' bytes")
+        return said
+
+
+def _text(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read(_MAXIMUM_OUTPUT).decode(errors="replace")
 
 
 def _last_words(said: str) -> str:

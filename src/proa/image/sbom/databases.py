@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from proa.errors import Corrupt, HostError
-from proa.host import files
 from proa.image.packages import sandbox
 from proa.image.sbom import reading
 from proa.image.sbom.component import APK, DEB, RPM, Component, short
 
 MAXIMUM_DATABASE = 64 << 20
-MAXIMUM_RPM_DATABASE = 1 << 30
+MAXIMUM_RPM_DATABASE = 512 << 20
 _RPM_PATHS = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 _RPM_FILES = ("rpmdb.sqlite", "Packages.db", "Packages")
 _RPM_FIELDS = ("NAME", "EPOCHNUM", "VERSION", "RELEASE", "ARCH", "LICENSE", "VENDOR", "SOURCERPM")
@@ -121,8 +120,7 @@ def rpm(root: int, workspace: Path) -> Iterator[Component]:
             continue
         copy = sandbox.own(workspace / "rpm")
         for name in found:
-            data = reading.read(root, f"{directory}/{name}", MAXIMUM_RPM_DATABASE)
-            files.atomic_write(copy / name, data or b"", mode=0o644)
+            reading.copy(root, f"{directory}/{name}", copy / name, MAXIMUM_RPM_DATABASE)
             sandbox.give(copy / name)
         said = sandbox.run(
             copy, ["rpm", "--dbpath", sandbox.HERE, "-qa", "--queryformat", _RPM_FORMAT]

@@ -6,9 +6,11 @@ Only regular files are opened, nothing leads out of the root, and there is a lim
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from proa.errors import Corrupt
 from proa.host import files
@@ -56,6 +58,26 @@ def read(root: int, path: str, limit: int) -> bytes | None:
     if len(data) > limit:
         raise Corrupt(f"'/{path}' is larger than '{limit}' bytes")
     return data
+
+
+def copy(root: int, path: str, target: Path, limit: int) -> None:
+    """Copy a regular file to the new file `target`, of anything else nothing.
+
+    Raises Corrupt when it is larger than `limit` bytes.
+    """
+    with target.open("xb") as file:
+        try:
+            fd = files.open_in_root(root, path, _FLAGS)
+        except OSError:
+            return
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            return
+        with open(fd, "rb") as source:
+            if status.st_size > limit:
+                raise Corrupt(f"'/{path}' is larger than '{limit}' bytes")
+            shutil.copyfileobj(source, file)
 
 
 def names(root: int, path: str, limit: int = 100_000) -> list[str]:
