@@ -28,7 +28,7 @@ from proa.image.layer import pack
 from tests.support.engine import EngineProcess, leftovers
 from tests.support.images import Layer, archive, busy_layer
 from tests.support.instances import eventually
-from tests.support.paths import ROOT, SOURCE
+from tests.support.paths import PROBE, ROOT, SOURCE
 
 ENVIRONMENT = ("PATH=/bin", "GIVEN=yes")
 ISOLATIONS = ("container", "vm")
@@ -87,10 +87,12 @@ class Ran:
 def crafted() -> bytes:
     """Busybox with links where mounts go, and nothing of what a place needs in /etc."""
     layer, top = busy_layer(), Layer()
+    layer.file("etc/secret", "for root alone\n", 0o600)
     layer.symlink("escape", "/../../../../srv/inside")
     layer.symlink("absolute", "/srv/real")
     layer.directory("srv/real")
     layer.file("srv/real/file", "from a layer\n")
+    layer.file("bin/suid", PROBE.read_bytes(), 0o4755)
     layer.directory("srv/tree")
     layer.file("srv/tree/old", "old\n")
     top.file("srv/top", "top\n")
@@ -170,6 +172,21 @@ def test_capabilities_and_seccomp_are_those_of_a_run(bench: Bench, isolation: st
         "CapInh": "0" * 16, "CapEff": "00000000a80425fb", "CapBnd": "00000000a80425fb",
         "Seccomp": "2",
     }  # fmt: skip
+
+
+def test_set_id_programs_work_and_the_hosts_environment_is_not_seen(
+    bench: Bench, isolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `docker build`; CVE-2021-3602: the builder's own environment is a secret."""
+    monkeypatch.setenv("MARKER", "of-the-host")
+    ran = bench.run(
+        isolation,
+        "/bin/suid stat /srv >/dev/null; /bin/suid read /etc/secret; cat /etc/secret 2>&1;"
+        "cat /proc/*/environ 2>/dev/null | grep -c of-the-host",
+        user="alice",
+    )
+    refused = "cat: can't open '/etc/secret': Permission denied"
+    assert ran.out.splitlines() == ["for root alone", refused, "0"]
 
 
 def test_what_cannot_start_says_so(bench: Bench, isolation: str) -> None:
