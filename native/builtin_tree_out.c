@@ -283,7 +283,7 @@ static int end_diverted(int error)
 
 int builtin_tree_out(int argc, char **argv)
 {
-	with_attributes = argc > 2;
+	with_attributes = without_holes = argc > 2;
 	if (argc > 3 && divert(argv[3]) < 0)
 		return record_end(errno);
 	char buffer[PATH_MAX], path[PATH_MAX];

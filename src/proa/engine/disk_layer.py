@@ -9,18 +9,22 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from proa.engine.tree import HARD_LINK, Entry, Reader
 from proa.errors import Corrupt, HostError
-from proa.image.layer import tar, writer
+from proa.image.layer import sparse, tar, writer
 from proa.image.machine.ledger import Ledger
 from proa.image.machine.sorting import Verdict, judge
 
 BYTES_MAXIMUM = 1 << 40
 ENTRIES_MAXIMUM = 10_000_000
-_XATTR = 4  # docs/protocol.md, `changes`
+_XATTR, _SPARSE = 4, 16  # docs/protocol.md, `changes`
+_PIECE = struct.Struct("<2Q")
+_PIECES_MAXIMUM = 1024
+More = tuple[dict[bytes, bytes], list[tuple[int, int]] | None, int]
 _XATTRS_MAXIMUM = 1 << 18
 _NOTED_MAXIMUM = 64 << 20  # of all files together that are looked at
 _KINDS = {
@@ -60,20 +64,22 @@ class Passing:
             if entry.flags & _XATTR:
                 _collect(attributes, entry, reader)
                 continue
+            whole = entry.size
+            segments = _map(entry, reader) if entry.flags & _SPARSE else None
+            if segments is not None:
+                entry = replace(entry, size=sum(length for _, length in segments))
             total += entry.size
             if total > BYTES_MAXIMUM:
                 raise Corrupt(f"the disk's files have more than '{BYTES_MAXIMUM}' bytes")
-            yield from self._member(entry, reader, attributes)
+            yield from self._member(entry, reader, (attributes, segments, whole))
             attributes = {}
         raise Corrupt("the disk has too many files")
 
-    def _member(
-        self, entry: Entry, reader: Reader, attributes: dict[bytes, bytes]
-    ) -> Iterator[bytes]:
+    def _member(self, entry: Entry, reader: Reader, more: More) -> Iterator[bytes]:
         path = entry.path.partition("/")[2]
         directory = stat.S_ISDIR(entry.mode)
         hard = bool(entry.flags & HARD_LINK)
-        size = entry.size if stat.S_ISREG(entry.mode) and not hard else 0
+        size = entry.size if stat.S_ISREG(entry.mode) and not hard else 0  # what is stored
         verdict = judge(path, directory=directory) if path else Verdict(True, "")
         link = entry.link.partition("/")[2] if hard else entry.link
         if hard and verdict.kept and not judge(link, directory=False).kept:
@@ -87,7 +93,7 @@ class Passing:
                 pass
             return
         self._note_name(path, entry, directory)
-        yield writer.header(_member_of(path, link, entry, hard, attributes))
+        yield writer.header(_member_of(path, link, entry, more))
         yield from self._content(path, reader.content(entry) if size else iter(()), size)
 
     def _note_name(self, path: str, entry: Entry, directory: bool) -> None:
@@ -149,16 +155,27 @@ def _collect(attributes: dict[bytes, bytes], entry: Entry, reader: Reader) -> No
         attributes[name] = value
 
 
-def _member_of(
-    path: str, link: str, entry: Entry, hard: bool, attributes: dict[bytes, bytes]
-) -> tar.Entry:
-    kind = tar.HARDLINK if hard else _KINDS.get(stat.S_IFMT(entry.mode))
+def _map(entry: Entry, reader: Reader) -> list[tuple[int, int]]:
+    """Where the pieces of a sparse file belong; only they follow."""
+    if not stat.S_ISREG(entry.mode) or entry.major > _PIECES_MAXIMUM:
+        raise Corrupt("the guest sent a malformed map of a sparse file")
+    data = b"".join(reader.content(replace(entry, size=entry.major * _PIECE.size)))
+    segments: list[tuple[int, int]] = list(_PIECE.iter_unpack(data))
+    sparse.check(entry.size, segments, sum(length for _, length in segments))
+    return segments
+
+
+def _member_of(path: str, link: str, entry: Entry, more: More) -> tar.Entry:
+    attributes, segments, size = more
+    kind = tar.HARDLINK if entry.flags & HARD_LINK else _KINDS.get(stat.S_IFMT(entry.mode))
     if kind is None:
         raise HostError("the guest sent an unknown kind of file")
-    size = entry.size if kind == tar.FILE else 0
+    device = kind in (tar.CHARACTER, tar.BLOCKDEV)
     return tar.Entry(
-        os.fsencode(path or "."), kind, stat.S_IMODE(entry.mode), entry.uid, entry.gid, size,
-        _signed(entry.mtime_ns), os.fsencode(link), entry.major, entry.minor, attributes,
+        os.fsencode(path or "."), kind, stat.S_IMODE(entry.mode), entry.uid, entry.gid,
+        size if kind == tar.FILE else 0, _signed(entry.mtime_ns), os.fsencode(link),
+        entry.major if device else 0, entry.minor if device else 0, attributes, segments,
+        entry.size,
     )  # fmt: skip
 
 
