@@ -35,7 +35,7 @@ def gather(image: Image, layers: tuple[Path, ...], workspace: Path) -> Facts:
         )
         for name, reader in readers:
             try:
-                for component in reader():
+                for component in filter(lambda found: found.name, reader()):
                     components.add(component)
                     if len(components) > MAXIMUM_COMPONENTS:
                         raise Corrupt(f"more than '{MAXIMUM_COMPONENTS}' packages")

@@ -59,9 +59,9 @@ def npm(data: bytes) -> Iterator[Component]:
     if not isinstance(document, dict):
         return
     name, version, license = (document.get(key) for key in ("name", "version", "license"))
-    if isinstance(name, str) and isinstance(version, str) and name and version:
+    if isinstance(name, str) and isinstance(version, str) and (name := short(name)):
         text = short(license) if isinstance(license, str) else ""
-        yield Component(NPM, short(name), short(version), license=text)
+        yield Component(NPM, name, short(version), license=text)
 
 
 def go(text: str) -> Iterator[Component]:
@@ -78,9 +78,9 @@ def go(text: str) -> Iterator[Component]:
 
 
 def _module(fields: list[str]) -> Iterator[Component]:
-    if fields and fields[1]:
+    if fields and (name := short(fields[1])):
         version = "" if fields[2] == "(devel)" else fields[2]
-        yield Component(GO, short(fields[1]), short(version))
+        yield Component(GO, name, short(version))
 
 
 def _build_info(found: Found) -> str:
