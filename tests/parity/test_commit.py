@@ -8,10 +8,13 @@ import json
 import struct
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proa.client import Client
+from tests.support.engine import EngineProcess
 from tests.support.http import ApiError
 from tests.support.images import Layer, archive, busy_layer
 from tests.support.instances import Api, Instance, Place, eventually
@@ -67,9 +70,9 @@ def crafted() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def changed(session_engine: Any) -> Iterator[dict[str, Instance]]:
+def changed(session_engine: EngineProcess) -> Iterator[dict[str, Instance]]:
     """One instance per isolation in which the script has run, and is asleep."""
-    api: Api = session_engine.api
+    api = session_engine.api
     api.load(crafted())
     places = [Place(api, kind) for kind in ("container", "vm")]
     made: dict[str, Instance] = {}
@@ -236,3 +239,26 @@ def test_a_paused_instance(place: Place) -> None:
     else:
         assert top_layer(place.api, commit(instance))["made"][7] == b"x\n"
     assert instance.state()["Paused"] is True
+
+
+def test_by_command_and_by_sdk(place: Place, session_engine: EngineProcess, tmp_path: Path) -> None:
+    instance = place.start("busy", "sh", "-c", "echo x >/made; rm /etc/group; sleep 1000")
+    eventually(lambda: instance.exec("test", "-s", "/made").code == 0)
+    told = session_engine.proa("diff", instance.id)
+    assert told.stdout.decode().splitlines() == ["C /etc", "D /etc/group", "A /made"]
+    name = f"by-command-{place.isolation}:1"
+    edit = 'ENTRYPOINT ["cat", "/made"]'
+    made = session_engine.proa("commit", "-m", "why", "--change", edit, instance.id, name)
+    assert (made.returncode, made.stderr) == (0, b"")
+    assert made.stdout.decode().strip() == place.api.json("GET", f"/images/{name}/json")["Id"]
+    assert place.run(name).stdout == "x\n"
+    exported = session_engine.proa("export", instance.id)
+    assert members(exported.stdout)["made"][7] == b"x\n"
+    session_engine.proa("export", "-o", str(tmp_path / "all.tar"), instance.id)
+    assert (tmp_path / "all.tar").read_bytes() == exported.stdout
+    with Client(f"unix://{session_engine.socket}") as client:
+        found = client.get(instance.id)
+        assert found.changes() == [("C", "/etc"), ("D", "/etc/group"), ("A", "/made")]
+        assert b"".join(found.export()) == exported.stdout
+        image = found.commit("by-sdk", pause=False)
+        assert image == place.api.json("GET", "/images/by-sdk/json")["Id"]
