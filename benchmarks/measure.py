@@ -16,12 +16,14 @@ CALM_SHARE = 0.15
 class Contestant:
     """One way of doing a row's job; `once` does it and raises when it failed.
 
-    `rest_seconds` pass unmeasured before each sample: for what is prepared in the background.
+    `prepare` runs and `rest_seconds` pass unmeasured before each sample: the latter for what is
+    prepared in the background.
     """
 
     name: str
     once: Callable[[], object]
     rest_seconds: float = 0
+    prepare: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Row:
     contestants: list[Contestant]
     budgets: list[Budget] = field(default_factory=list)
     unit: str = "ms"
+    most_rounds: int = 1000  # of a row whose samples take long
     samples: dict[str, list[float]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
@@ -105,13 +108,15 @@ def play(row: Row, rounds: int) -> None:
     field_ = list(row.contestants)
     for contestant in list(field_):
         try:
+            contestant.prepare()
             contestant.once()
         except Exception as error:
             row.absent[contestant.name] = str(error).strip().splitlines()[-1]
             field_.remove(contestant)
-    for number in range(rounds):
+    for number in range(min(rounds, row.most_rounds)):
         turn = number % len(field_) if field_ else 0
         for contestant in field_[turn:] + field_[:turn]:
+            contestant.prepare()
             time.sleep(contestant.rest_seconds)
             settle()
             began = time.perf_counter()

@@ -30,6 +30,7 @@ from tests.support.faulty import Faulty, digest_of, faulty
 from tests.support.images import Layer, archive, busy_layer, probe_layer
 from tests.support.instances import eventually
 from tests.support.paths import PEERS
+from tests.support.proxy import proxy
 from tests.support.pulling import holds, pulling
 from tests.support.registry import Registry, registry
 from tests.support.users import User
@@ -393,3 +394,23 @@ def test_own_authorities_and_certificates_are_found_where_docker_keeps_them(
         hosts = Hosts({}, [tmp_path / "certs.d"])
         assert hosts.trust(closed.host).identity is not None
         assert fetch(Images(tmp_path / "store"), name, hosts).names == (name,)
+
+
+def test_a_proxy_of_the_environment_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    registries.authority(tmp_path)
+    hosts = Hosts({"registry.test": {"insecure": True}, "registry.test:80": {"insecure": True}})
+    with faulty(tmp_path) as secure, faulty() as clear, proxy(secure.host) as tunnel:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@{tunnel.host}")
+        for server in (secure, clear):
+            server.image([probe_layer().bytes()])
+        fetch(Images(tmp_path / "one"), "registry.test/test", hosts)
+        assert set(tunnel.tunnels) == {("registry.test:443", "Basic bWU6c2VjcmV0")}
+        assert not any("Proxy-Authorization" in item.headers for item in secure.asked)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{clear.host}")  # which makes no tunnels
+        monkeypatch.setenv("HTTP_PROXY", f"http://{clear.host}")
+        fetch(Images(tmp_path / "two"), "registry.test:80/test", hosts)
+        assert clear.paths("http://registry.test:80/v2/test/manifests/latest")

@@ -20,7 +20,7 @@ from proa.image.manifest import Descriptor
 from proa.image.registry import transport
 from proa.image.registry.hosts import Endpoint
 from proa.image.registry.transport import Answer, Request, Transport
-from proa.image.registry.wire import NotTls, Unreachable, clean
+from proa.image.registry.wire import Unreachable, clean
 
 ACCEPTED = (
     manifest.OCI_INDEX, manifest.OCI_MANIFEST, manifest.DOCKER_INDEX, manifest.DOCKER_MANIFEST,
@@ -156,7 +156,7 @@ class Registry:
         try:
             self.transport.send(Request("GET", f"{endpoint.url}/v2/", repeat=False)).close()
             return endpoint.url
-        except NotTls:
+        except Unreachable:  # no TLS there, or nothing at its port
             return "http" + endpoint.url.removeprefix("https")
 
     def anywhere(self, attempt: Callable[[Endpoint], T]) -> T:

@@ -294,7 +294,7 @@ class Transport:
     def _route(self, request: Request) -> Route:
         parts = urlsplit(request.url)
         host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-        proxy = _proxy(parts.scheme, host, port)
+        proxy = proxy_for(parts.scheme, host, port)
         if parts.scheme == "http":
             if not self.hosts.plain(parts.netloc):
                 raise RegistryError(
@@ -344,7 +344,7 @@ def _retry_after(text: str) -> float | None:
         return None
 
 
-def _proxy(scheme: str, host: str, port: int) -> tuple[str, int, str] | None:
+def proxy_for(scheme: str, host: str, port: int) -> tuple[str, int, str] | None:
     """The proxy the environment names for a host, never for this machine."""
     url = urllib.request.getproxies_environment().get(scheme, "")
     if not url or is_loopback(f"[{host}]" if ":" in host else host) or _direct(host, port):
