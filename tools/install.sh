@@ -7,7 +7,8 @@ set -euo pipefail
 
 run=(gcc libc6-dev make python3 python3-venv qemu-system-x86 qemu-utils erofs-utils e2fsprogs
      nftables iproute2 mmdebstrap dpkg-dev lz4 xz-utils zstd kmod)
-tests=(busybox-static docker.io podman buildah skopeo umoci docker-registry apache2-utils)
+tests=(busybox-static docker.io podman buildah skopeo umoci docker-registry apache2-utils
+       rpm dnf createrepo-c gnupg)
 peers=(docker.io containerd runc podman conmon)
 
 wanted=("${run[@]}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from proa.errors import Corrupt, Invalid
-from proa.image.packages import archive, normalise
+from proa.image.packages import archive, cache, normalise
 from proa.image.packages.apt import _ordered
 from proa.image.packages.reader import parse
 from proa.image.packages.spec import Spec
@@ -178,6 +178,21 @@ def test_the_newest_file_of_a_package(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
         os.utime(tmp_path / name, (seconds, seconds))
     assert normalise.newest(tmp_path, 1000) == 300
+
+
+def test_what_nobody_used_for_long_goes(tmp_path: Path) -> None:
+    for name in ("bases/a", "bases/b", "deb/archives/a.deb", "deb/archives/b.deb", "deb/x/lists",
+                 "rpm/y/cache", "deb/lock"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    for path in [*tmp_path.rglob("*")]:
+        os.utime(path, (1000, 1000))
+    for name in ("bases/b", "deb/archives/b.deb", "rpm/y"):
+        cache.used(tmp_path / name)
+    assert cache.expire(tmp_path) == 3
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"bases/b", "deb/archives/b.deb", "rpm/y/cache", "deb/lock"}
+    assert cache.expire(tmp_path / "none") == 0
 
 
 def test_order_of_apt() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from proa.errors import Corrupt, HostError, Invalid
 from proa.host import files
-from proa.image.packages import sandbox, sources
+from proa.image.packages import cache, sandbox, sources
 from proa.image.packages.sandbox import HERE
 from proa.image.packages.spec import Repository, Spec
 
@@ -70,6 +70,7 @@ class Apt:
         self._home = directory / self._name
         self._lock = directory / "lock"
         self._configure(lines, used)
+        cache.used(self._home)
 
     # -- configuration --------------------------------------------------------------------------
 
@@ -126,6 +127,7 @@ class Apt:
     def refresh(self) -> None:
         """Get the newest lists of the repositories.  Raises Invalid when one is not to be had."""
         with files.Lock(self._lock):
+            cache.expire(self._root.parent)
             try:
                 self._run("apt-get", "update", "-q", bounds=sandbox.NETWORK)
             except HostError as error:
@@ -190,6 +192,8 @@ class Apt:
         """
         with files.Lock(self._lock):
             missing = [package for package in plan.packages if not _intact(package)]
+            for package in plan.packages:
+                cache.used(package.file)
             for package in missing:
                 package.file.unlink(missing_ok=True)
             if missing and offline:

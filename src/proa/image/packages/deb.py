@@ -21,7 +21,7 @@ from proa.errors import Corrupt, Unsupported
 from proa.host import files
 from proa.image.layer import tar, tree, unpack
 from proa.image.layer.tar import Entry
-from proa.image.packages import apt, archive, sources
+from proa.image.packages import apt, archive, cache, sources
 from proa.image.packages.apt import Apt, Package, Plan
 from proa.image.packages.work import (
     PACKAGES,
@@ -106,6 +106,7 @@ def _noted(work: Work, note: Path, made_by: str) -> Made | None:
     try:
         found = json.loads(note.read_bytes())
         layer = work.assembly.layer(str(found["diff_id"]))
+        cache.used(note)
         return Made(layer, int(found["epoch"]), made_by) if layer is not None else None
     except (OSError, ValueError, KeyError, Corrupt):
         return None

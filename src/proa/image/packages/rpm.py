@@ -21,7 +21,7 @@ from pathlib import Path
 from proa.errors import Corrupt, HostError, Invalid, Unsupported
 from proa.host import files, process
 from proa.image.layer import tree
-from proa.image.packages import resolve_rpm, sandbox
+from proa.image.packages import cache, resolve_rpm, sandbox
 from proa.image.packages.sandbox import HERE
 from proa.image.packages.spec import Spec
 from proa.image.packages.work import (
@@ -113,6 +113,7 @@ def _resolve(work: Work) -> list[Package]:
     name = hashlib.sha256(identity.encode()).hexdigest()[:24]
     home = sandbox.own(root / name)
     with files.Lock(root / "lock"):
+        cache.used(home)
         work.say("Resolving packages")
         found = _ask_dnf(work, root, name)
         _verify(work, home, name, found)
