@@ -208,6 +208,16 @@ def test_no_network_and_what_is_refused(bench: Bench) -> None:
         bench.run("container", "true", hosts=("nonsense",))
 
 
+def test_disks_of_layers_in_between_do_not_pile_up(bench: Bench) -> None:
+    first = bench.run("vm", "echo one >/one")
+    bench = Bench(bench.core, (first.upper, *bench.layers))
+    disks = bench.core.config.root / "images" / "disks"
+    before = set(os.listdir(disks))
+    second = bench.run("vm", "cat /one; echo two >/two")
+    assert (second.out, second.left()) == ("one\n", ["two"])
+    assert set(os.listdir(disks)) == before
+
+
 # -- mounts ----------------------------------------------------------------------------------------
 
 

@@ -103,7 +103,7 @@ class Steps:
                 links = (core.networks.link(job.id),)
             launch = Launch(
                 id=job.id, directory=directory, limits=spec.limits,
-                rootfs=core.images.stacked(job.layers, job.upper),
+                rootfs=undo.enter_context(core.images.stacked(job.layers, job.upper)),
                 shares=mounts.shares, links=links, remove=True, once=True,
             )  # fmt: skip
             _check(job.cancel)

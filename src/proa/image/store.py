@@ -6,6 +6,7 @@ comes in, made aside, and named in one go; `layout.py` says how it lies on disk.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -142,15 +143,25 @@ class Images:
         with tree.reporting(f"make the writable layer in '{directory}'"):
             return rootfs.seed(image.id, self.layers(image), directory, lambda: self.disk(image))
 
-    def stacked(self, layers: Sequence[Path], directory: Path) -> ImageRootfs:
+    @contextmanager
+    def stacked(self, layers: Sequence[Path], directory: Path) -> Iterator[ImageRootfs]:
         """Unpacked layers of this store, topmost first, below the `upper` in `directory`.
 
-        Its disk is an image's when one has just these layers, else of their own.
+        Its disk is an image's when one has just these layers, else their own, gone in the end.
         """
         chain = tuple(f"sha256:{layer.parent.name}" for layer in reversed(layers))
-        same = (image.id for image in self.all() if tuple(image.diff_ids) == chain)
-        key = next(same, None) or manifest.digest_of(" ".join(chain).encode())
-        return ImageRootfs(key, tuple(layers), directory, lambda: self._disks.disk(key, layers))
+        same = next((image.id for image in self.all() if tuple(image.diff_ids) == chain), None)
+        key = same or manifest.digest_of(" ".join(chain).encode())
+        try:
+            with self._layout.workspace() as work:
+                with self._layout.lock():
+                    self._layout.hold(work, (key,))
+                disk = functools.partial(self._disks.disk, key, layers)
+                yield ImageRootfs(key, tuple(layers), directory, disk)
+        finally:
+            with self._layout.lock():
+                if same is None and reference.hexadecimal(key) not in self._layout.held():
+                    self._layout.disk(key).unlink(missing_ok=True)
 
     # -- naming and removing --------------------------------------------------------------------
 
