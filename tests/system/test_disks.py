@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import pytest
 from tests.conftest import need
 from tests.support import disks
 from tests.support.engine import EngineProcess
-from tests.support.images import archive, busy_layer, probe_image
+from tests.support.images import Layer, archive, busy_layer, probe_image
 from tests.support.paths import PROA
 
 SCRIPT = "echo up $FROM_IMAGE as $(id -u) on $(hostname) $(ip -4 addr show eth0); exit 7"
@@ -110,6 +111,26 @@ def test_what_cannot_be_a_disk(proa: Proa, booted: Booted, tmp_path: Path) -> No
     out.write_text("precious")
     assert "there already" in proa("image", "to-disk", "machine", out, code=125).stderr
     assert out.read_text() == "precious"
+
+
+def test_links_of_an_image_lead_nowhere(
+    proa: Proa, session_engine: EngineProcess, tmp_path: Path
+) -> None:
+    """Its kernel, modules and init are looked for within its own tree."""
+    layer = Layer()
+    layer.file("app", "#!")
+    layer.directory("boot")
+    layer.symlink("boot/vmlinuz-9", "/boot/../../../etc/shadow")
+    layer.symlink("boot/vmlinuz-8", "/proc/self/mem")
+    layer.add("boot/vmlinuz-7", tarfile.FIFOTYPE, 0o600)
+    layer.directory("lib")
+    layer.symlink("lib/modules", "/lib/modules")
+    layer.directory("sbin")
+    layer.symlink("sbin/init", "/bin/systemd")
+    session_engine.api.load(archive("linked", layer.bytes(), Cmd=["/app"]))
+    done = proa("image", "to-disk", "linked", tmp_path / "disk.qcow2")
+    assert "init: '/app'" in done.stderr
+    assert "Proa's (" in done.stderr
 
 
 def test_there_and_back(proa: Proa, session_engine: EngineProcess, booted: Booted) -> None:
@@ -300,5 +321,10 @@ def test_a_damaged_disk_with_an_odd_table(proa: Proa, machine: Path, tmp_path: P
 
 
 def test_disks_of_nothing(proa: Proa, tmp_path: Path) -> None:
+    volumes = disks.blank(tmp_path / "lvm.raw", 4)
+    with volumes.open("r+b") as file:
+        file.seek(512)
+        file.write(b"LABELONE")
+    assert "LVM is not read" in proa("image", "from-disk", volumes, code=125).stderr
     empty = disks.blank(tmp_path / "empty.raw", 4)
     assert "no root file system" in proa("image", "from-disk", empty, code=125).stderr

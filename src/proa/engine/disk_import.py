@@ -164,7 +164,8 @@ def _owners(vm: Inspector, machine: disk_reader.Machine, passing: Passing) -> di
     environment = plan.Environment("PATH=/usr/bin:/bin:/usr/sbin:/sbin")
     query = plan.Exec(("rpm", "-qa", "--queryformat", _RPM_QUERY))
     try:
-        with vm.stream(plan.Root(machine.target), environment, query) as connection:
+        root = plan.Root(vm.root_to_write(machine.target))  # its database wants to be locked
+        with vm.stream(root, environment, query) as connection:
             data = bytearray()
             while chunk := connection.recv(1 << 18):
                 data += chunk
@@ -173,6 +174,8 @@ def _owners(vm: Inspector, machine: disk_reader.Machine, passing: Passing) -> di
     except (ProaError, OSError) as error:
         passing.problems.append(f"the machine's rpm does not answer: {error}")
         return {}
+    if not data:
+        passing.problems.append("the machine's rpm knows no package")
     lines = data.decode("utf-8", "surrogateescape").splitlines()
     pairs = (line.partition("\t") for line in lines)
     return {path.lstrip("/"): package for package, tab, path in pairs if tab}

@@ -80,6 +80,17 @@ class Inspector:
             self._known.add(kind)
         self._agent.setup((plan.MountFs(kind, device, target, "ro,nosuid,nodev", options),))
 
+    def root_to_write(self, target: str) -> str:
+        """The tree at `target` as it can be written to, for its own programs; nothing is kept."""
+        upper, work, root = (f"/mnt/writable/{name}" for name in ("upper", "work", "root"))
+        layers = f"lowerdir={target},upperdir={upper},workdir={work}"
+        self._agent.setup((
+            plan.MountFs("tmpfs", "writable", "/mnt/writable", "nosuid,nodev"),
+            *(plan.Directory(path) for path in (upper, work, root)),
+            plan.MountFs("overlay", "overlay", root, "nosuid,nodev", layers),
+        ))  # fmt: skip
+        return root
+
     @contextmanager
     def stream(self, *steps: plan.Step) -> Iterator[socket.socket]:
         """What a program beside the guest's init writes."""
