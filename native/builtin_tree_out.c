@@ -16,7 +16,7 @@
 #include "verbs.h"
 
 static char block[65536];
-static bool with_attributes, without_holes;
+static bool with_attributes, without_holes, names_only;
 static int report = -1;         /* where progress and the end go, when the records go to a disk */
 
 /* A file with several names: the first one seen carries the content. */
@@ -211,6 +211,8 @@ static int send_file(int directory, const char *name, const char *path, struct r
 		record->size = 0;
 		return record_write(record, path, first);
 	}
+	if (names_only)
+		record->size = 0;
 	if (send_attributes(directory, name, path) < 0)
 		return -1;
 	int file = open_file(directory, name), result;
@@ -312,12 +314,12 @@ static int open_disk(const char *device)
 
 int builtin_changes(int argc, char **argv)
 {
-	(void)argc;
 	char path[PATH_MAX] = ".";
 	int disk = open_disk(argv[1]);
 	if (disk < 0)
 		return record_end(errno);
 	with_attributes = without_holes = true;
+	names_only = argc > 2;
 	int result = send_entry(disk, "upper", path);
 	return record_end(result < 0 ? errno : 0);
 }

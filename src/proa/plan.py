@@ -397,7 +397,7 @@ class Exec(Step):
 class Builtin(Step):
     """Run one of the native program's own commands instead of a file of the image.  Ends the plan.
 
-    `tree-out PATH`, `tree-in PATH`, `changes DEVICE`, `stat PATH`, `procs`, `read PATH...`,
+    `tree-out PATH`, `tree-in PATH`, `changes DEVICE [names]`, `stat PATH`, `procs`, `read PATH...`,
     `pause`: see docs/protocol.md.
     """
 

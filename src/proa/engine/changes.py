@@ -44,15 +44,25 @@ _UNTOUCHED_ROOT = (stat.S_IFDIR | 0o755, 0, 0)  # the root of an upper as every 
 _numbers = itertools.count(0x5000_0000)  # out of the way of execs' own
 
 
-def bring(agent: Agent, device: str, into: Path, cancel: threading.Event | None = None) -> None:
+def bring(
+    agent: Agent,
+    device: str,
+    into: Path,
+    cancel: threading.Event | None = None,
+    *,
+    names_only: bool = False,
+) -> None:
     """Copy the upper directory on a guest's disk into the directory `into`, which is empty.
+
+    With `names_only` files are empty: enough to compare, and soon there.
 
     Raises Corrupt for what a guest would not send, Cancelled, Timeout, or what unpacking raises.
     """
     trash = into.with_name(f".{into.name}.replaced")
     trash.mkdir(mode=0o700)
     try:
-        with _asked(agent, device) as connection:
+        words = ("changes", device, "names") if names_only else ("changes", device)
+        with _asked(agent, words) as connection:
             records = _Received(connection, cancel or threading.Event())
             with tree.reporting("bring a guest's changes to the host"):
                 unpack.unpack(_Pieces(layer(records, os.stat(into))), into, trash)
@@ -61,14 +71,14 @@ def bring(agent: Agent, device: str, into: Path, cancel: threading.Event | None 
 
 
 @contextmanager
-def _asked(agent: Agent, device: str) -> Iterator[socket.socket]:
+def _asked(agent: Agent, words: tuple[str, ...]) -> Iterator[socket.socket]:
     """The builtin's output; it runs beside init, whatever became of the place."""
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
             number = next(_numbers)
             agent.attach(number, theirs.fileno(), Attach.OUT)
-        agent.exec(number, (plan.Builtin(("changes", device)),), flags=0)
+        agent.exec(number, (plan.Builtin(words),), flags=0)
         yield ours
 
 

@@ -49,9 +49,12 @@ class _Changes:
 
 def changed(core: Core, instance: Instance) -> list[tuple[int, str]]:
     """(Docker's kind, absolute path) of each change, sorted by path."""
-    with _changes(core, instance) as found, tree.reporting("compare an instance with its image"):
+    with (
+        _changes(core, instance, names_only=True) as found,
+        tree.reporting("compare an instance with its image"),
+    ):
         told = [
-            (os.fsdecode(path), KINDS[kind])
+            (path.decode(errors="replace"), KINDS[kind])
             for kind, path in differences.changes(found.upper, found.layers)
             if path[1:] not in found.ours
         ]
@@ -81,7 +84,7 @@ def commit(core: Core, instance: Instance, wanted: CommitOptions) -> Image:
 
 
 @contextmanager
-def _changes(core: Core, instance: Instance) -> Iterator[_Changes]:
+def _changes(core: Core, instance: Instance, *, names_only: bool = False) -> Iterator[_Changes]:
     layers = core.images.layers(core.images.get(instance.record.image_id))
     with core.images.workspace() as work:
         upper = core.directory(instance.id) / "upper"
@@ -94,7 +97,7 @@ def _changes(core: Core, instance: Instance) -> Iterator[_Changes]:
             upper.chmod(root.st_mode & 0o7777)
         if device:
             with _answering(core, instance) as agent:
-                changes.bring(agent, device, upper)
+                changes.bring(agent, device, upper, names_only=names_only)
         made = stubs.missing(layers, STUBS)
         yield _Changes(upper, layers, frozenset(stubs.left(upper, layers, made)))
 

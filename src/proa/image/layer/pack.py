@@ -7,6 +7,7 @@ Memory does not grow with files' sizes, only with one directory's names and with
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -34,6 +35,7 @@ _KEPT_XATTRS = (
 )  # fmt: skip
 _CAPABILITY = struct.Struct("<IIIIII")  # struct vfs_ns_cap_data of linux/capability.h
 _REVISION_MASK, _REVISION_2, _REVISION_3 = 0xFF000000, 0x02000000, 0x03000000
+_GONE = (errno.ENOENT, errno.ELOOP, errno.ENXIO)  # of a running instance: removed or replaced
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -143,7 +145,9 @@ class _Packer:
                 return
             if kind == stat.S_IFLNK:
                 entry.link = os.readlink(name, dir_fd=parent)
-        except FileNotFoundError:  # of a running instance
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
             return
         self.writer.add(entry)
 
