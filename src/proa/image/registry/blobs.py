@@ -130,7 +130,7 @@ def document(registry: Registry, repository: str, wanted: Descriptor, what: str)
     try:
         return _whole(Blob(registry, repository, wanted))
     except Corrupt:
-        if len(registry.endpoints) == 1:
+        if not registry.mirrored:
             raise
         return _whole(Blob(registry, repository, wanted, mirrored=False))
 

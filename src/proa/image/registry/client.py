@@ -96,6 +96,7 @@ class Registry:
         self._authorizer = authorizer or Anonymous()
         self._endpoints = sender.hosts.endpoints(name)
         self._bases: dict[str, str] = {}  # an endpoint's URL by what was found to be spoken there
+        self._dead: set[Endpoint] = set()  # mirrors that did not answer
         self._guard = threading.Lock()
 
     @property
@@ -117,13 +118,18 @@ class Registry:
     def ask(self, call: Call, endpoint: Endpoint | None = None) -> Answer:
         """Send a call, to the registry itself unless told; a 401 is answered once."""
         endpoint = endpoint or self.endpoint
-        url = f"{self._base(endpoint)}/v2/{call.path}"
-        return self.send(call, url, endpoint)
+        try:
+            return self.send(call, f"{self._base(endpoint)}/v2/{call.path}", endpoint)
+        except Unreachable:
+            if endpoint != self.endpoint:
+                self._dead.add(endpoint)
+            raise
 
     def send(self, call: Call, url: str, endpoint: Endpoint | None = None) -> Answer:
         """The same for a whole URL (an upload's); only the endpoint's own host sees a login."""
         endpoint = endpoint or self.endpoint
         request = Request(call.method, url, dict(call.headers), call.body, call.length, call.repeat)
+        request = replace(request, hurried=endpoint != self.endpoint)
         if not url.startswith(f"{self._base(endpoint)}/"):
             return self.transport.send(request)
 
@@ -161,7 +167,7 @@ class Registry:
 
     def anywhere(self, attempt: Callable[[Endpoint], T]) -> T:
         """What the first endpoint that can gives; the registry's own error when none can."""
-        for endpoint in self._endpoints[:-1]:
+        for endpoint in self.endpoints[:-1]:
             try:
                 return attempt(endpoint)
             except (RegistryError, NotFound, Corrupt):
@@ -281,9 +287,14 @@ class Registry:
             return True
 
     @property
+    def mirrored(self) -> bool:
+        """Whether others than the registry itself may give what is read."""
+        return len(self._endpoints) > 1
+
+    @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Where reading may ask, in order."""
-        return self._endpoints
+        """Where reading may ask, in order; no mirror that did not answer."""
+        return tuple(each for each in self._endpoints if each not in self._dead)
 
 
 def _with_authorization(request: Request, value: str) -> Request:

@@ -31,11 +31,6 @@ class Fetch:
     registry: Registry
     repository: str
 
-    @property
-    def mirrored(self) -> bool:
-        """Whether another than the registry itself may give them."""
-        return len(self.registry.endpoints) > 1
-
     def blob(self, layer: Descriptor, mirrored: bool) -> Blob:
         """The layer as a stream."""
         return Blob(self.registry, self.repository, layer, mirrored)
@@ -113,7 +108,7 @@ class Taker:
                     self._take(fetch.blob(layer, mirrored), half, diff_id, layer)
                     break
                 except (Corrupt, NoSpace, OSError) as error:
-                    again = isinstance(error, Corrupt) and (half.resumed or fetch.mirrored)
+                    again = isinstance(error, Corrupt) and (half.resumed or fetch.registry.mirrored)
                     half.empty()
                     if not mirrored or not again:
                         raise

@@ -49,6 +49,7 @@ class Request:
     body: Body = b""
     length: int = 0
     repeat: bool = True  # whether it may be asked twice
+    hurried: bool = False  # whether once must do: there are others to ask
     follow: bool = True  # whether redirects are followed
     origin: str = ""  # the host that redirected here: its authorities are trusted as well
 
@@ -186,7 +187,8 @@ class Transport:
 
     def send(self, request: Request) -> Answer:
         """The answer, whatever its status, after redirects.  Raises RegistryError."""
-        attempts = self._patience.attempts if request.repeat else 1
+        once = request.hurried or not request.repeat
+        attempts = 1 if once else self._patience.attempts
         for attempt in range(1, attempts + 1):
             try:
                 answer = self._follow(request)
