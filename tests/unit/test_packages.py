@@ -205,6 +205,14 @@ def test_order_of_apt() -> None:
         ("unpack", ("libc6", "a:i386")), ("configure", ("libc6",)), ("unpack", ("b",)),
         ("configure", ("b",)),
     )  # fmt: skip
+    for line in (
+        "Inst ../../x (1 y)",
+        "Inst a;reboot (1 y)",
+        "Inst ab (1/../2 y)",
+        "Conf -x (1 y)",
+    ):
+        with pytest.raises(Corrupt, match="malformed name"):
+            _ordered(f"{line}\n")
     with pytest.raises(Invalid, match="'dpkg' would be removed"):
         _ordered("Remv dpkg [1.0]\n")
 

@@ -22,6 +22,9 @@ from proa.image.packages.spec import Repository, Spec
 
 BASE = ("?and(?essential,?not(?exact-name(apt)))", "?exact-name(usr-is-merged)")
 _LINE = re.compile(r"(Inst|Conf|Remv) (\S+) (?:\[[^]]*\] )?(?:\((\S+) )?")
+# deb-control(5) and deb-version(7); these words become names of files and of shell commands.
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*(:[a-z0-9-]+)?")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~-]*")
 _CONFIGURATION = """\
 Dir "{home}"; Dir::Etc "{home}/etc";
 Dir::Etc::Trusted "/dev/null"; Dir::Etc::TrustedParts "{home}/none";
@@ -177,6 +180,8 @@ class Apt:
                 continue
             name, version = fields["Package"], fields["Version"]
             architecture = fields["Architecture"]
+            if not _NAME.fullmatch(f"{name}:{architecture}") or not _VERSION.fullmatch(version):
+                continue
             file = f"{name}_{version.replace(':', '%3a')}_{architecture}.deb"
             found = Package(name, version, architecture, self._archives / file, fields["SHA256"])
             known.setdefault((name, version), found)
@@ -226,6 +231,8 @@ def _ordered(said: str) -> tuple[list[tuple[str, str]], tuple[tuple[str, tuple[s
         if match is None:
             continue
         what, name, version = match.groups()
+        if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version or "0"):
+            raise Corrupt(f"a repository has a package with the malformed name '{name}'")
         if what == "Remv":
             raise Invalid(f"the packages contradict the base: '{name}' would be removed")
         if what == "Inst":
