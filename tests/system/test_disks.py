@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from proa.client import Client
 from tests.conftest import need
 from tests.support import disks
 from tests.support.engine import EngineProcess
@@ -133,8 +134,12 @@ def test_links_of_an_image_lead_nowhere(
     assert "Proa's (" in done.stderr
 
 
-def test_there_and_back(proa: Proa, session_engine: EngineProcess, booted: Booted) -> None:
-    proa("image", "from-disk", booted.disk, "-t", "machine-back", "-q")
+def test_there_and_back(session_engine: EngineProcess, booted: Booted, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    with Client(f"unix://{session_engine.socket}") as client:
+        client.to_disk("machine", disk, format="raw", size=400 << 20)
+        made = client.from_disk(disk, "machine-back")
+    assert made["names"] == ["machine-back:latest"]
     before = disks.tree_of(session_engine.api, "machine")
     after = disks.tree_of(session_engine.api, "machine-back")
     assert after.pop(".")[:4] == (b"5", 0o755, 0, 0)

@@ -9,7 +9,7 @@ from proa.cli import session
 from proa.cli.options import Command, Option, Values
 from proa.client import disks, fastjson
 from proa.client.connection import quote, target
-from proa.client.progress import failure
+from proa.client.progress import checked
 from proa.errors import Conflict, EngineUnavailable
 
 TYPE_CHECKING = False
@@ -50,10 +50,8 @@ def _mib(size: int) -> str:
 
 
 def _tell(message: dict[str, Any], quiet: bool) -> None:
-    if message.get("error"):
-        raise failure(message)
     if not quiet and message.get("status"):
-        sys.stderr.write(f"{message['status']}\n")
+        sys.stderr.write(f"{_plain(message['status'])}\n")
 
 
 def from_disk(values: Values, arguments: list[str]) -> int:
@@ -65,13 +63,13 @@ def from_disk(values: Values, arguments: list[str]) -> int:
     url = target("/proa/disks", query)
     answer = session.connect().upload("POST", url, lambda to: disks.send(path, to))
     made: dict[str, Any] = {}
-    for line in answer.json_lines():
+    for line in checked(answer.json_lines()):
         _tell(line, values.quiet)
         made = line if "image" in line else made
     if not made:
         raise EngineUnavailable("the engine stopped before the image was made")
     for problem in made["problems"]:
-        sys.stderr.write(f"note: {problem}\n")
+        sys.stderr.write(f"note: {_plain(problem)}\n")
     if values.ledger:
         _write(values.ledger, _ledger_text(made["ledger"], values.ledger))
     if values.containerfile:
@@ -103,10 +101,15 @@ def _ledger_text(ledger: dict[str, Any], path: str) -> str:
         lines.append(f"{ledger['other_bytes']:>15}  the file system's own: metadata, whole blocks")
         lines.append(f"{ledger['used_bytes']:>15}  USED")
     lines.append("")
-    lines += [f"{size:>15}  package {name}" for name, size in ledger["packages"].items()]
+    lines += [f"{size:>15}  package {_plain(name)}" for name, size in ledger["packages"].items()]
     lines.append("")
-    lines += [f"left out: /{name}" for name in ledger["left_out_paths"]]
+    lines += [f"left out: /{_plain(name)}" for name in ledger["left_out_paths"]]
     return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Of a stranger's disk: nothing in it moves the cursor or begins a line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 _QUIET = Option("-q, --quiet", "flag", "", "print no progress")

@@ -10,6 +10,7 @@ import errno
 import os
 
 from proa.client import fastjson
+from proa.client.progress import failure
 from proa.errors import EngineUnavailable
 
 TYPE_CHECKING = False
@@ -57,13 +58,15 @@ def send(path: str, to: Upload) -> None:
 def receive(answer: Answer, path: str, told: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Write what the engine sends to `path`, complete or not at all; the disk's own line.
 
-    `told` gets every line before it, and raises for an error.
+    `told` gets every line before it.  Raises what the engine says went wrong.
     """
     pieces = Pieces(answer.parts())
     while True:
         head: dict[str, Any] = fastjson.loads(pieces.line())
         if "parts" in head:
             break
+        if head.get("error"):
+            raise failure(head)
         told(head)
     partial = f"{path}.{os.getpid()}.part"
     try:

@@ -22,9 +22,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from proa.client import address, registry, spawn
-from proa.client.connection import Answer, Connection, Upload, image_path, instance_path, target
+from proa.client import address, disks, registry, spawn
+from proa.client.connection import (
+    Answer,
+    Connection,
+    Upload,
+    image_path,
+    instance_path,
+    quote,
+    target,
+)
 from proa.client.instance import Instance, converse
+from proa.client.progress import checked
 from proa.client.values import Image, Options, Progress, Result
 from proa.errors import ProaError
 
@@ -135,6 +144,24 @@ class Client:
     def remove_image(self, name: str, *, force: bool = False) -> None:
         """Remove a name, and the image with its last one."""
         self.call("DELETE", image_path(name), {"force": force})
+
+    def to_disk(
+        self, name: str, path: Path, *, format: str = "qcow2", size: int = 0, hostname: str = ""
+    ) -> None:
+        """Write a disk that boots of an image to `path`; a `size` of 0 is what is needed."""
+        query: dict[str, object] = {"format": format, "size": size or None, "hostname": hostname}
+        with self.connect() as connection:
+            url = target(f"/proa/images/{quote(name)}/disk", query)
+            disks.receive(connection.request("POST", url), str(path), lambda line: None)
+
+    def from_disk(self, path: Path, name: str = "", *, root: int | None = None) -> dict[str, Any]:
+        """Make an image of a machine's disk: its id, `ledger`, `containerfile`, `problems`."""
+        query: dict[str, object] = {"file": path.name, "name": name, "root": root}
+        url = target("/proa/disks", query)
+        with self.connect() as connection:
+            answer = connection.upload("POST", url, lambda to: disks.send(str(path), to))
+            *_, made = checked(answer.json_lines())
+            return dict(made)
 
     # -- registries --------------------------------------------------------------------------------
 

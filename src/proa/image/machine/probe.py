@@ -44,7 +44,8 @@ _NOTHING: Found = ("", "", "", 0)
 
 
 def _text(data: bytes) -> str:
-    return data.split(b"\0")[0].decode("utf-8", "replace").strip()
+    text = data.split(b"\0")[0].decode("utf-8", "replace")
+    return "".join(letter for letter in text if letter.isprintable()).strip()
 
 
 def _ext4(head: bytes) -> Found:
