@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from proa import plan
 from proa.agent import Agent, Attach
@@ -82,6 +83,13 @@ def _asked(agent: Agent, words: tuple[str, ...]) -> Iterator[socket.socket]:
         yield ours
 
 
+class Records(Protocol):
+    """Where records come from."""
+
+    def read(self, count: int) -> bytes:
+        """Exactly so many bytes.  Raises Corrupt when there are no more."""
+
+
 class _Received:
     """Exact reads from a socket that may be silent for a while only."""
 
@@ -131,7 +139,7 @@ class _Pieces:
         return bytes(part)
 
 
-def layer(records: _Received, root: os.stat_result) -> Iterator[bytes]:
+def layer(records: Records, root: os.stat_result) -> Iterator[bytes]:
     """The records as the tar of a layer, piece by piece.
 
     A disk's upper directory is root's, mode 0755, whatever the image's: unless it was changed, it
@@ -165,7 +173,7 @@ def layer(records: _Received, root: os.stat_result) -> Iterator[bytes]:
     raise Corrupt("the guest sends too many records")
 
 
-def _names(records: _Received, path_length: int, link_length: int) -> tuple[bytes, bytes]:
+def _names(records: Records, path_length: int, link_length: int) -> tuple[bytes, bytes]:
     if path_length > MAXIMUM_PATH or link_length > MAXIMUM_PATH:
         raise Corrupt("the guest sent a path that is too long")
     path, link = records.read(path_length), records.read(link_length)
@@ -175,7 +183,7 @@ def _names(records: _Received, path_length: int, link_length: int) -> tuple[byte
 
 
 def _add_attribute(
-    attributes: dict[bytes, bytes], name: bytes, size: int, records: _Received
+    attributes: dict[bytes, bytes], name: bytes, size: int, records: Records
 ) -> None:
     known = sum(len(key) + len(value) for key, value in attributes.items())
     if known + len(name) + size > MAXIMUM_XATTRS:
@@ -204,7 +212,7 @@ def _entry(path: bytes, link: bytes, head: tuple[int, ...]) -> Entry:
     )  # fmt: skip
 
 
-def _unfold(entry: Entry, count: int, records: _Received) -> None:
+def _unfold(entry: Entry, count: int, records: Records) -> None:
     """Read the map of a sparse file; what follows are its pieces alone."""
     if entry.kind != tar.FILE or count > MAXIMUM_PIECES:
         raise Corrupt("the guest sent a malformed map of a sparse file")
@@ -214,7 +222,7 @@ def _unfold(entry: Entry, count: int, records: _Received) -> None:
     sparse.check(entry.size, entry.segments, entry.stored)
 
 
-def _member(entry: Entry, records: _Received) -> Iterator[bytes]:
+def _member(entry: Entry, records: Records) -> Iterator[bytes]:
     opaque = entry.kind == tar.DIRECTORY and entry.xattrs.get(_OPAQUE) == b"y"
     entry.xattrs = {
         key: value for key, value in entry.xattrs.items() if not key.startswith(b"trusted.")
