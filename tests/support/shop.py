@@ -57,6 +57,15 @@ def opened() -> Iterator[Shop]:
     root.chmod(0o755)
     key = Key(root / "key")
     stranger = Key(root / "stranger", "stranger <stranger@example.invalid>")
+    try:
+        yield _furnished(root, key, stranger)
+    finally:
+        key.close()
+        stranger.close()
+        shutil.rmtree(root)
+
+
+def _furnished(root: Path, key: Key, stranger: Key) -> Shop:
     bad = Deb("bad", scripts={"postinst": "echo it went wrong\nexit 3\n"})
     evil = Deb("evil", scripts={"postinst": f"""
         rm -rf /var/log /etc/machine-id
@@ -76,10 +85,7 @@ def opened() -> Iterator[Shop]:
     (keys / "right.asc").write_bytes(key.public())
     (keys / "wrong.asc").write_bytes(stranger.public())
     (root / "declarations/run.sh").write_text(APP)
-    yield made
-    key.close()
-    stranger.close()
-    shutil.rmtree(root)
+    return made
 
 
 def proa(running: EngineProcess, *words: str | Path) -> subprocess.CompletedProcess[str]:
