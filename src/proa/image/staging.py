@@ -75,10 +75,14 @@ class Stage:
         path, size, digest = self._path(), 0, hashlib.sha256()
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            while data := source.read(CHUNK):
-                digest.update(data)
-                write_all(fd, data)
-                size += len(data)
+            with ThreadPoolExecutor(1, "hash") as hasher:
+                hashing: Future[None] | None = None
+                while data := source.read(CHUNK):
+                    if hashing is not None:
+                        hashing.result()
+                    hashing = hasher.submit(digest.update, data)
+                    write_all(fd, data)
+                    size += len(data)
         finally:
             os.close(fd)
         return Spooled(path, f"sha256:{digest.hexdigest()}", size)

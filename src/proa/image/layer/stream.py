@@ -22,6 +22,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+_FIRST_PIECE = 4096
+
+
 class _Peeked:
     """A source whose first bytes were looked at already."""
 
@@ -47,6 +50,9 @@ class _Decompressed:
         self._make = make
         self._bounds = bounds
         self._decoder: Decoder = make()
+        self._data = b""
+        self._at = 0  # so much of the data went to a decoder
+        self._piece = _FIRST_PIECE
         self._read = self._written = 0
 
     def read(self, size: int, /) -> bytes:
@@ -71,26 +77,43 @@ class _Decompressed:
             if data:
                 return data
 
+    def _fill(self) -> bool:
+        """Whether there is more to decode."""
+        if self._at == len(self._data):
+            self._data, self._at = self._source.read(CHUNK // 4), 0
+            self._read += len(self._data)
+        return self._at < len(self._data)
+
     def _feed(self) -> bytes:
-        data = self._source.read(CHUNK // 4)
-        if not data:
+        """The next piece: larger and larger, as what is left of it at a member's end is copied."""
+        if not self._fill():
             raise Corrupt(f"{self._kind} data ends in the middle", hint="the file is truncated")
-        self._read += len(data)
-        return data
+        part = self._data[self._at : self._at + self._piece]
+        self._at += len(part)
+        self._piece *= 2
+        return part
 
     def _start_member(self) -> bool:
         """Whether another member follows; padding with zeros is ignored."""
-        rest = self._decoder.unused_data.lstrip(b"\0")
-        while not rest:
-            data = self._source.read(CHUNK // 4)
-            if not data:
-                return False
-            self._read += len(data)
-            rest = data.lstrip(b"\0")
-        self._decoder = self._make()
-        self._source = _Peeked(rest, self._source)
-        self._read -= len(rest)
-        return True
+        self._at -= len(self._decoder.unused_data)
+        while self._fill():
+            rest = self._data[self._at : self._at + _FIRST_PIECE]
+            padding = len(rest) - len(rest.lstrip(b"\0"))
+            self._at += padding
+            if padding < len(rest):
+                self._decoder, self._piece = self._make(), _FIRST_PIECE
+                return True
+        self._decoder = _Ended()
+        return False
+
+
+class _Ended:
+    """What follows the last member: nothing."""
+
+    eof, needs_input, unused_data = True, True, b""
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        return b""
 
 
 @contextmanager
