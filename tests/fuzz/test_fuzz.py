@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import need
 from tests.fuzz import harness
 
-SECONDS = 1.5
+SECONDS = 1.0
 HELPERS = {"harness", "test_fuzz"}
 NAMES = sorted({path.stem for path in Path(__file__).parent.glob("*.py")} - HELPERS)
 

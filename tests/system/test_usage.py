@@ -79,3 +79,13 @@ def test_what_is_used_stays(own: EngineProcess) -> None:
     listed = own.proa("images", "--format", "{{.Repository}}").stdout.split()
     assert listed == [b"busy"]
     assert own.proa("rm", "user").returncode == 0
+
+
+def test_everything_unneeded_at_once(own: EngineProcess) -> None:
+    own.api.load(archive("busy", busy_layer().bytes()))
+    assert own.proa("run", "--name", "ended", "busy", "true").returncode == 0
+    said = own.proa("system", "prune", "--all").stdout.decode().splitlines()
+    assert said[:3] == ["1 instance removed", "3 images removed", "0 cached steps removed"]
+    assert said[3].startswith("Total reclaimed space: ")
+    assert du(own.root / "images") < SLACK
+    assert [own.api.json("GET", path) for path in ("/images/json?shared-size=1",)] == [[]]

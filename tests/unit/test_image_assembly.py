@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,6 +184,41 @@ def test_the_layers_of_another_process_until_it_is_killed(images: Images, tmp_pa
     again = Images(tmp_path / "images")
     assert again.layer(diff_id) is None
     assert list(again.blob(diff_id).parent.iterdir()) == []
+
+
+def test_collectors_and_makers_at_once(images: Images, tmp_path: Path) -> None:
+    """Each thread opens the store for itself, as processes do."""
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            store = Images(tmp_path / "images")
+            for turn in range(6):
+                shared = archive(f"loaded{number}", tar(a="1"), tar(b=str(turn % 2)))
+                loaded = store.load(io.BytesIO(shared))[0].image
+                with store.assembly() as assembly:
+                    top = assembly.layer_from_tar(io.BytesIO(tar(c=str(turn % 3))))
+                    store.collect()
+                    below = assembly.layers_of(loaded)
+                    made = assembly.image(DOCUMENT, [*below, top], [f"made{number}"])
+                assert (store.layers(made)[0] / "c").read_text() == str(turn % 3)
+                if turn < 5:
+                    store.remove(f"made{number}")
+            store.settle()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    images.collect()
+    for number in range(3):
+        image = images.get(f"made{number}")
+        assert [(path / "a").exists() for path in images.layers(image)] == [False, False, True]
+        assert all(images.layer(diff_id) for diff_id in image.diff_ids)
 
 
 # -- artifacts ----------------------------------------------------------------------------------

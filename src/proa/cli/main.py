@@ -27,7 +27,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "registry": ("pull", "push", "login", "logout", "tags"),
     "image": ("images", "load", "save", "import", "tag", "rmi", "history"),
-    "usage": ("df", "image-prune"),
+    "usage": ("df", "image-prune", "system-prune"),
     "changes": ("commit", "diff", "export"),
     "disks": ("to-disk", "from-disk"),
     "packages": ("from-packages",),
@@ -51,7 +51,7 @@ NOUNS: dict[str, dict[str, str]] = {
         "to-disk": "to-disk", "from-disk": "from-disk",
         "from-packages": "from-packages", "sbom": "sbom",
     },
-    "system": {"df": "df", "info": "info", "events": "events"},
+    "system": {"df": "df", "prune": "system-prune", "info": "info", "events": "events"},
 }  # fmt: skip
 
 

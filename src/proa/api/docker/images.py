@@ -28,7 +28,14 @@ def listing(engine: Engine, request: Request) -> Answer:
     given = bodies.filters(request)
     bodies.known_filters(given, LIST_FILTERS)
     tests = _tests(engine, given)
-    return json_reply([image for image in engine.images.list() if all(t(image) for t in tests)])
+    found = [image for image in engine.images.list() if all(test(image) for test in tests)]
+    if request.flag("shared-size"):
+        usage = engine.images.usage().images
+        found = [
+            image | {"SharedSize": usage[image["Id"]].shared_bytes} for image in found
+            if image["Id"] in usage
+        ]  # fmt: skip
+    return json_reply(found)
 
 
 def inspect(engine: Engine, request: Request) -> Answer:

@@ -121,6 +121,7 @@ class Layers:
         self._guard = threading.Lock()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._settling = threading.Lock()
+        self._queued = False
         self._known: set[str] = set()  # to be whole
 
     def root(self, diff_id: str, blob: Descriptor) -> Path:
@@ -181,12 +182,15 @@ class Layers:
                     _write(directory, settled, durable=True)
 
     def settle_soon(self) -> None:
-        """The same in the background; a killed process leaves it to be unpacked once more."""
-        threading.Thread(target=self._settle_quietly, name="settle", daemon=True).start()
+        """The same in the background; what a killed process leaves is settled by the next."""
+        if not self._queued:
+            self._queued = True
+            threading.Thread(target=self._settle_quietly, name="settle", daemon=True).start()
 
     def _settle_quietly(self) -> None:
-        with suppress(OSError, ProaError):  # the store may be gone by now
-            self.settle()
+        with self._settling, suppress(OSError, ProaError):  # the store may be gone by now
+            self._queued = False
+            self._settle()
 
     def facts(self, diff_id: str) -> Facts:
         """What is known about an unpacked layer."""
