@@ -129,6 +129,13 @@ class Catalog:
         return [blob for own, blob in pairs if own == diff_id]
 
     def _read(self) -> Snapshot:
+        """All images now; what broke because it was removed meanwhile is looked at again."""
+        while True:
+            snapshot = self._read_once()
+            if not snapshot.broken or snapshot.stamp == self._layout.stamp():
+                return snapshot
+
+    def _read_once(self) -> Snapshot:
         stamp = self._layout.stamp()
         lines = self._layout.read_index()
         snapshot = Snapshot(stamp, {}, {}, {})

@@ -201,9 +201,11 @@ class Images:
         return removed
 
     def _untag(self, image: Image, going: Sequence[str], delete: bool) -> Removed:
+        """Take names away, and the image when it has no others (it may have got some just now)."""
         with self._changing(f"remove image '{image.id[7:19]}'") as lines:
             mine = [line for line in lines if self._id_of(line) == image.id]
-            left = [line for line in mine if not delete and line.name not in going]
+            left = [line for line in mine if line.name and line.name not in going]
+            delete = delete and not left
             if not delete and not left:
                 left = [replace(line, name="") for line in mine[:1]]
             lines[:] = [line for line in lines if line not in mine] + left
