@@ -98,6 +98,19 @@ def tree_of(api: Api, name: str) -> dict[str, tuple[Any, ...]]:
             with tarfile.open(fileobj=layer) as inner:
                 for member in inner:
                     found[member.name.removeprefix("./").rstrip("/") or "."] = _facts(inner, member)
+    return _together(found)
+
+
+def _together(found: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    """Names of one file have the same facts, whichever came first, and know of each other."""
+    groups: dict[str, list[str]] = {}
+    for path, facts in found.items():
+        if facts[0] == tarfile.LNKTYPE:
+            groups.setdefault(facts[5].removeprefix("./"), []).append(path)
+    for first, others in groups.items():
+        names = sorted((first, *others))
+        for path in names:
+            found[path] = (*found[first][:10], *names)
     return found
 
 

@@ -59,9 +59,14 @@ def booted(
     """A shell's image under BIOS with virtio, a static binary's under UEFI with SATA."""
     need(disks.UEFI.exists(), "ovmf", "no UEFI firmware for QEMU")
     directory = tmp_path_factory.mktemp("disks")
-    layer = busy_layer().bytes()
+    layer = busy_layer()
+    layer.add("srv/node", tarfile.CHRTYPE, 0o640, devmajor=1, devminor=3, uid=7, gid=70000)
+    layer.add("srv/pipe", tarfile.FIFOTYPE, 0o600)
+    attributes = {f"SCHILY.xattr.{KEY}": CAPABILITY.decode(), "SCHILY.xattr.user.note": "x"}
+    layer.add("srv/able", tarfile.REGTYPE, 0o6755, pax_headers=attributes)
+    layer.add("srv/able2", tarfile.LNKTYPE, 0o6755, linkname="srv/able")
     config = {"Cmd": ["sh", "-c", SCRIPT], "Env": ["PATH=/bin", "FROM_IMAGE=yes"], "User": "alice"}
-    session_engine.api.load(archive("machine", layer, **config))
+    session_engine.api.load(archive("machine", layer.bytes(), **config))
     session_engine.api.load(probe_image("static", Cmd=["both", "outward", "inward"]))
     first, second = directory / "machine.qcow2", directory / "static.raw"
     proa("image", "to-disk", "machine", first, "--hostname", "hull", "--size", "500m")
@@ -207,14 +212,14 @@ def test_ext4_is_sorted_and_counted(
     ledger = taken(proa, disk, "made-up", "--containerfile", str(text))
     found = disks.tree_of(session_engine.api, "made-up")
     assert found["usr/bin/app"][1] == 0o4711
-    first = next(name for name in ("usr/bin/app", "usr/bin/app2") if found[name][0] == b"0")
-    key, value = found[first][-1][0]
+    key, value = found["usr/bin/app"][9][0]
     assert (key, value.encode("utf-8", "surrogateescape")) == (f"SCHILY.xattr.{KEY}", CAPABILITY)
     assert found["etc/passwd"][-1] == (("SCHILY.xattr.user.note", "kept"),)
     assert found["etc/null"][:2] == (b"3", 0o640)
     assert found["etc/null"][6:8] == (1, 3)
     assert found["var/lib/data"][2:4] == (1000, 70000)
-    assert {found["usr/bin/app"][0], found["usr/bin/app2"][0]} == {b"0", b"1"}
+    assert found["usr/bin/app"] == found["usr/bin/app2"]
+    assert found["usr/bin/app"][10:] == ("usr/bin/app", "usr/bin/app2")
     assert found["holes"][4] == hashlib.sha256((machine / "holes").read_bytes()).hexdigest()
     for gone in ("etc/machine-id", "boot/vmlinuz-1", "swapfile", "var/log/syslog"):
         assert gone not in found

@@ -14,8 +14,8 @@ from proa import plan
 from proa.engine import disk_reader
 from proa.engine.core import Core
 from proa.engine.disk_layer import Passing
-from proa.engine.tree import Reader
-from proa.errors import Invalid, NoSpace, ProaError
+from proa.engine.tree import Entry, Reader
+from proa.errors import Corrupt, HostError, Invalid, NoSpace, NotFound, ProaError
 from proa.image.catalog import Image
 from proa.image.layer import tree
 from proa.image.machine import formats, guess
@@ -111,10 +111,20 @@ def _copy(vm: Inspector, target: str) -> Iterator[str]:
     tree_out = plan.Builtin(("tree-out", target, "xattrs", SCRATCH_DEVICE))
     with vm.stream(tree_out) as connection, connection.makefile("rb") as stream:
         reader = Reader(cast(BinaryIO, stream))
-        while (progress := reader.entry()) is not None:
+        while (progress := _progress(reader)) is not None:
             if progress.size - told >= _TOLD_BYTES:
                 told = progress.size
                 yield f"read {told >> 20} MiB"
+
+
+def _progress(reader: Reader) -> Entry | None:
+    try:
+        return reader.entry()
+    except (HostError, NotFound) as error:
+        raise Corrupt(
+            f"the disk cannot be read, it may be damaged: {error.message}",
+            hint="check its file systems, on a copy of it",
+        ) from error
 
 
 def _read(
