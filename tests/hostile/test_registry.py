@@ -142,6 +142,16 @@ def test_a_damaged_half_is_thrown_away(server: Faulty, store: Images) -> None:
         store.remove(name)
 
 
+def test_a_blob_a_power_cut_made_holes_in_is_fetched_again(server: Faulty, store: Images) -> None:
+    """It arrived for an image that never did, in its full length."""
+    name = server.image([layer(size=5000)])
+    item = json.loads(server.manifests["latest"][1])["layers"][0]
+    layout = store.shelves().layout
+    layout.blob(item["digest"]).write_bytes(bytes(item["size"]))
+    fetch(store, name)
+    assert digest_of(store.blob(item["digest"]).read_bytes()) == item["digest"]
+
+
 # -- lies ----------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 
 from proa.errors import ImageNotFound, Invalid, ProaError, RegistryError
 from proa.image.manifest import Descriptor
-from proa.image.registry import platforms, transport
+from proa.image.registry import platforms, proxies, transport
 from proa.image.registry.hosts import Hosts, is_loopback
 from proa.image.registry.platforms import Platform
 
@@ -120,12 +120,12 @@ def test_no_proxy(monkeypatch: pytest.MonkeyPatch, host: str, direct: bool) -> N
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", "http://me:p%40ss@proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "a.example, *.test ,d.example:443,e.example:5")
-    found = transport.proxy_for("https", host, 443)
+    found = proxies.proxy_for("https", host, 443)
     assert found is None if direct else found
     if found:
         assert found == ("proxy.example", 3128, "Basic bWU6cEBzcw==")
-    assert transport.proxy_for("https", "127.0.0.1", 443) is None
-    assert transport.proxy_for("http", host, 80) is None
+    assert proxies.proxy_for("https", "127.0.0.1", 443) is None
+    assert proxies.proxy_for("http", host, 80) is None
 
 
 # -- platforms ------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ to the next place when one cannot be reached, has not got it, or gives something
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -14,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
-from proa.errors import Corrupt, ImageNotFound, NotFound, ProaError, RegistryError, Unauthorized
+from proa.errors import Corrupt, NotFound, RegistryError
 from proa.image import manifest, reference
 from proa.image.manifest import Descriptor
 from proa.image.registry import transport
 from proa.image.registry.hosts import Endpoint
+from proa.image.registry.refusals import expect, said
 from proa.image.registry.transport import Answer, Request, Transport
 from proa.image.registry.wire import Unreachable, clean
 
@@ -27,7 +27,6 @@ ACCEPTED = (
 )  # fmt: skip
 _ACCEPT = ", ".join((*ACCEPTED, "*/*;q=0.1"))
 _DIGEST_HEADER = "Docker-Content-Digest"
-_MAXIMUM_ERROR = 64 << 10
 _MAXIMUM_PAGES = 1000
 _PAGE = 1000
 _NEXT = re.compile(r"""<([^<>]*)>\s*;[^,]*\brel="?next"?""")
@@ -213,7 +212,7 @@ class Registry:
         with self.ask(call) as answer:
             if answer.status in (400, 405, 501):
                 raise RegistryError(
-                    f"registry '{self.name}' does not delete: {_said(answer)}",
+                    f"registry '{self.name}' does not delete: {said(answer)}",
                     hint="some registries must be told to permit it; some delete digests only",
                     status=answer.status,
                 )
@@ -320,48 +319,3 @@ def _document(data: bytes, kind: str, wanted: str, promised: str) -> Document:
             raise Corrupt(f"a manifest of type '{clean(said)}' was sent as '{clean(kind)}'")
         kind = said
     return Document(clean(kind), found, data)
-
-
-# -- refusals --------------------------------------------------------------------------------------
-
-
-def expect(answer: Answer, statuses: tuple[int, ...], what: str) -> Answer:
-    """The answer when its status is one of these; else a typed error, the answer closed."""
-    if answer.status in statuses:
-        return answer
-    try:
-        said = _said(answer)
-    finally:
-        answer.close()
-    raise _refusal(answer, what, said)
-
-
-def _refusal(answer: Answer, what: str, said: str) -> ProaError:
-    status = answer.status
-    if status in (401, 403):
-        return Unauthorized(
-            f"{what}: access denied: {said}",
-            hint="it does not exist or needs a login: 'proa login REGISTRY'",
-            status=status,
-        )
-    if status == 404:
-        kind = ImageNotFound if what.startswith("manifest") else NotFound
-        return kind(f"{what} not found: {said}")
-    if status == 429:
-        hint = "too many requests: log in, use a mirror, or try again later"
-        return RegistryError(f"{what}: {said}", hint=hint, status=status)
-    if status >= 500:
-        return Unreachable(f"{what}: the registry failed: {said}", status=status)
-    return RegistryError(f"{what}: the registry refused: {said}", status=status)
-
-
-def _said(answer: Answer) -> str:
-    """What a refusal says, in one safe line."""
-    try:
-        data = answer.content(_MAXIMUM_ERROR)
-        errors = json.loads(data)["errors"]
-        texts = [f"{e.get('code', '')}: {e.get('message', '')}".strip(": ") for e in errors[:3]]
-        said = clean(", ".join(texts))
-    except (ProaError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        said = ""
-    return said or f"status {answer.status}"

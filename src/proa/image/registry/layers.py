@@ -55,6 +55,13 @@ class _Kept:
         return data
 
 
+def _is_whole(blob: Path, layer: Descriptor) -> bool:
+    with blob.open("rb", buffering=0) as file:
+        hashed = Hashed(file)
+        hashed.drain()
+    return hashed.digest == layer.digest
+
+
 class Taker:
     """Takes layers into a store; safe for many threads.
 
@@ -78,14 +85,21 @@ class Taker:
 
     def has(self, diff_id: str, layer: Descriptor) -> bool:
         """Whether the store has the layer as this very blob; then it is held, and unpacked."""
+        blob = self._layout.blob(layer.digest)
         with self._layout.lock():
+            self._layout.hold(self._work, (diff_id, layer.digest))
             if not self._layout.has_blob(layer):
                 return False
-            self._layout.hold(self._work, (diff_id, layer.digest))
-        self._shelves.layers.root(diff_id, layer)
-        facts = self._shelves.layers.facts(diff_id)
-        if layer.digest not in (facts.digest, diff_id):
-            unpacked.verify(self._layout.blob(layer.digest), diff_id, self._shelves.bounds)
+        try:
+            self._shelves.layers.root(diff_id, layer)
+            facts = self._shelves.layers.facts(diff_id)
+            if layer.digest not in (facts.digest, diff_id):
+                unpacked.verify(blob, diff_id, self._shelves.bounds)
+        except Corrupt:
+            if _is_whole(blob, layer):
+                raise
+            blob.rename(self._work / secrets.token_hex(8))  # a power cut may have made holes
+            return False
         return True
 
     def found(self, diff_id: str, layer: Descriptor) -> bool:

@@ -7,24 +7,22 @@ pause that doubles, and that the registry may set itself, within bounds.
 
 from __future__ import annotations
 
-import base64
 import email.utils
 import http.client
-import os
 import random
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from proa import __version__
 from proa.errors import Cancelled, Corrupt, RegistryError
 from proa.image.registry import wire
 from proa.image.registry.hosts import Hosts, Trust, is_loopback
 from proa.image.registry.pool import Pool
+from proa.image.registry.proxies import proxy_for
 from proa.image.registry.wire import Patience, Route, Terms, Unreachable, clean
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -344,28 +342,3 @@ def _retry_after(text: str) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def proxy_for(scheme: str, host: str, port: int) -> tuple[str, int, str] | None:
-    """The proxy the environment names for a host, never for this machine."""
-    url = urllib.request.getproxies_environment().get(scheme, "")
-    if not url or is_loopback(f"[{host}]" if ":" in host else host) or _direct(host, port):
-        return None
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme != "http" or not parts.hostname:
-        raise RegistryError(f"the proxy '{clean(url)}' is not an http:// address")
-    login = ""
-    if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        login = "Basic " + base64.b64encode(pair.encode()).decode()
-    return parts.hostname, parts.port or 8080, login
-
-
-def _direct(host: str, port: int) -> bool:
-    """Whether NO_PROXY names the host."""
-    text = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    for item in filter(None, (word.strip().lower() for word in text.split(","))):
-        name = item.removesuffix(f":{port}").lstrip("*").lstrip(".")
-        if item == "*" or host == name or (name and host.endswith(f".{name}")):
-            return True
-    return False

@@ -12,7 +12,8 @@ from urllib.parse import quote, urlencode
 
 from proa.errors import Corrupt, RegistryError
 from proa.image.registry import transport
-from proa.image.registry.client import Call, Document, Registry, expect
+from proa.image.registry.client import Call, Document, Registry
+from proa.image.registry.refusals import expect
 from proa.image.registry.transport import Answer, Body
 from proa.image.registry.wire import clean
 
