@@ -24,6 +24,7 @@ from proa.image.layout import Layout, Named
 from proa.image.manifest import Descriptor, Manifest
 from proa.image.reference import Reference
 
+_WORTH_A_THREAD = 1 << 16  # bytes to hash
 WORKERS = min(4, os.cpu_count() or 1) + 1  # one may wait for the disk
 
 
@@ -80,7 +81,11 @@ class Stage:
                 while data := source.read(CHUNK):
                     if hashing is not None:
                         hashing.result()
-                    hashing = hasher.submit(digest.update, data)
+                    hashing = None
+                    if len(data) < _WORTH_A_THREAD:
+                        digest.update(data)
+                    else:
+                        hashing = hasher.submit(digest.update, data)
                     write_all(fd, data)
                     size += len(data)
         finally:
