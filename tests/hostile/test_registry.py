@@ -318,6 +318,17 @@ def test_answers_that_never_end(server: Faulty, store: Images) -> None:
     assert halves(store) == {}
 
 
+def test_lists_come_in_pages(server: Faulty) -> None:
+    pages = {"n=1000": (b'{"tags":["a","b"]}', '<?last=b&n=1000>; rel="next"'),
+             "last=b": (b'{"tags":["b","c"]}', '</v2/test/tags/list?last=c>; rel=next'),
+             "last=c": (b'{"tags":null}', "")}  # fmt: skip
+    for words, (body, link) in reversed(pages.items()):
+        server.on(f"list?{words}", body=body, headers={"Link": link})
+    with Transport(Hosts(), HASTY) as transport:
+        assert Registry(server.host, transport).tags("test") == ["a", "b", "c"]
+    assert len(server.paths("/tags/list")) == 3
+
+
 def test_a_list_of_tags_that_never_ends(server: Faulty) -> None:
     server.on(
         "/tags/list", body=b'{"tags":["a"]}', headers={"Link": '</v2/test/tags/list>; rel="next"'}
