@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import lzma
 import os
 import struct
 import subprocess
@@ -17,6 +19,7 @@ from proa.errors import Corrupt, Invalid, Unsupported
 from proa.image.machine import formats, fstab, guess, kernel, partition, probe, program
 from proa.image.machine.ledger import Ledger, unmerged
 from proa.image.machine.sorting import judge
+from proa.isolation.vm import bootable, extras, modules
 
 MIB = 1 << 20
 
@@ -298,6 +301,61 @@ def test_a_unit_of_its_own_and_none() -> None:
     assert guess.guess({}, ["getty@tty1.service"], "/bin/sh").command == ("/bin/sh",)
     odd = "[Service]\nExecStart=/opt/app 'unfinished\n"
     assert guess.guess({"app.service": odd}, ["app.service"], "").command == ()
+
+
+# -- first file systems ----------------------------------------------------------------------------
+
+
+def module(name: str, *needs: str) -> bytes:
+    return b"\x7fELF" + name.encode() + b"\0depends=" + ",".join(needs).encode() + b"\0"
+
+
+def test_drivers_may_refuse_but_for_the_roots(tmp_path: Path) -> None:
+    contents = {"ext4": module("ext4", "jbd2"), "jbd2": module("jbd2"), "ahci": module("ahci")}
+    files = {}
+    for name, data in contents.items():
+        path = files[f"{name}.ko.xz"] = tmp_path / f"{name}.ko.xz"
+        path.write_bytes(lzma.compress(data))
+    drivers = bootable.theirs(files, frozenset())
+    assert [name for name, _ in drivers.loaded] == ["jbd2", "ext4", "ahci"]
+    assert dict(drivers.loaded) == contents
+    packed = bootable.first_files(b"init", drivers, {"machine": b"run x\n"})
+    archive = gzip.decompress(packed)
+    assert b"-/lib/jbd2.ko\n/lib/ext4.ko\n-/lib/ahci.ko\n" in archive
+    assert b"run x\n" in archive
+    assert packed == bootable.first_files(b"init", drivers, {"machine": b"run x\n"})
+
+
+def test_kernels_without_modules_and_without_ext4(tmp_path: Path) -> None:
+    assert bootable.theirs({}, frozenset()).loaded == []
+    assert bootable.theirs({}, frozenset({"ext4"})).loaded == []
+    with pytest.raises(Unsupported):
+        bootable.theirs({"ahci.ko": tmp_path}, frozenset())
+
+
+def test_a_module_that_unfolds_without_end_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.ko.xz"
+    path.write_bytes(lzma.compress(bytes(modules.MAXIMUM_BYTES + (1 << 20)), preset=0))
+    assert len(modules.read(path)) <= modules.MAXIMUM_BYTES
+
+
+def test_extras_are_kept_by_purpose(tmp_path: Path) -> None:
+    xfs, crc = tmp_path / "xfs.ko", tmp_path / "libcrc32c.ko"
+    xfs.write_bytes(module("xfs", "libcrc32c"))
+    crc.write_bytes(module("libcrc32c"))
+    image = tmp_path / "vmlinuz"
+    image.write_bytes(b"kernel")
+    tree = modules.Tree({"xfs": xfs, "libcrc32c": crc}, frozenset())
+    kernel_directory = tmp_path / "kernel"
+    kernel_directory.mkdir()
+    assert not extras.there(kernel_directory)
+    extras.keep(tree, image, kernel_directory / extras.DIRECTORY)
+    assert extras.there(kernel_directory)
+    assert extras.names(kernel_directory, "xfs") == ["libcrc32c", "xfs"]
+    assert extras.load(kernel_directory, "btrfs") == []
+    assert extras.image(kernel_directory) == b"kernel"
+    with pytest.raises(Corrupt):
+        extras.names(kernel_directory, "zfs")
 
 
 # -- kernels and programs --------------------------------------------------------------------------

@@ -71,8 +71,10 @@ def to_disk(core: Core, image: Image, wanted: Wanted) -> Iterator[str | Made]:
         empty = work / "empty"
         empty.mkdir()
         yield f"reading image {image.id[7:19]}"
-        with tree.merged(core.images.layers(image), empty) as root:
-            yield from _build(core, image, wanted, (root, work))
+        with core.images.assembly() as assembly:  # holds the layers against the collector
+            roots = [layer.root for layer in reversed(assembly.layers_of(image))]
+            with tree.merged(tuple(dict.fromkeys(roots)), empty) as root:
+                yield from _build(core, image, wanted, (root, work))
         path = work / "disk.raw"
         virtual = path.stat().st_size
         if wanted.format == "qcow2":

@@ -94,7 +94,7 @@ def read(path: Path) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             return file.read(MAXIMUM_BYTES)
     if path.suffix == ".zst":
-        return filter_through(("zstd", "-dc"), data)
+        return filter_through(("sh", "-c", f"zstd -dc | head -c {MAXIMUM_BYTES}"), data)
     return data
 
 
