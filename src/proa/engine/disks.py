@@ -116,6 +116,8 @@ def _kernel(core: Core, root: int, given: bytes) -> tuple[str, tuple[bytes, boot
                     hint="name another one with --kernel",
                 ) from error
             whose = "given" if given else "the image's own"
+            if not drivers.loaded:
+                whose += "; without modules: all drivers must be built in"
             return f"{found.release}, {whose}", (found.image, drivers)
     ours = core.vms.kernel()
     return f"{ours.release}, Proa's ({ours.origin})", bootable.ours(ours.directory)

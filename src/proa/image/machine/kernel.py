@@ -49,9 +49,14 @@ def find(root: int, given: bytes = b"") -> Iterator[Found | None]:
             os.close(directory)
 
 
+def is_kernel(image: bytes) -> bool:
+    """Whether it is a bzImage (x86 boot protocol 2.00)."""
+    return len(image) >= 0x400 and image[0x202:0x206] == b"HdrS"
+
+
 def release_of(image: bytes) -> str:
-    """The release a bzImage names (x86 boot protocol 2.00).  Raises Corrupt for anything else."""
-    if len(image) < 0x400 or image[0x202:0x206] != b"HdrS":
+    """The release a bzImage names.  Raises Corrupt for anything else."""
+    if not is_kernel(image):
         raise Corrupt("the kernel is not a bzImage", hint="give a 'vmlinuz'")
     start = struct.unpack_from("<H", image, 0x20E)[0] + 0x200
     text = image[start : start + 128].split(b"\0")[0].decode("ascii", "replace")
@@ -62,12 +67,12 @@ def _newest(root: int) -> tuple[str, bytes]:
     found = [name for name in tree.names(root, "boot") if name.startswith(_PREFIX)]
     for name in sorted(found, key=_version, reverse=True):
         image = tree.read(root, f"boot/{name}")
-        if image and "rescue" not in name:
+        if image and is_kernel(image) and "rescue" not in name:
             return name.removeprefix(_PREFIX), image
     for library in _DIRECTORIES:
         for release in sorted(tree.names(root, library), key=_version, reverse=True):
             image = tree.read(root, f"{library}/{release}/vmlinuz")
-            if image:
+            if image and is_kernel(image):
                 return release, image
     return "", b""
 
