@@ -93,6 +93,18 @@ def halves(store: Images) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in files}
 
 
+def test_a_registry_that_names_no_types(server: Faulty, store: Images) -> None:
+    """A file server will do."""
+    server.image([layer()], "inner")
+    inner = json.loads(server.manifests["inner"][1])
+    del inner["mediaType"]
+    item = server.document("text/plain", inner) | {"mediaType": MANIFEST}
+    server.document("application/json", {"schemaVersion": 2, "manifests": [item]}, "latest")
+    for _ in range(2):
+        image = fetch(store, f"{server.host}/test")
+        assert image.manifest_digest == item["digest"]
+
+
 # -- cuts ----------------------------------------------------------------------------------------
 
 

@@ -247,6 +247,10 @@ def test_an_index_is_kept_and_its_platforms_are_chosen(
         assert by_index in image.digests
     store.collect()
     assert store.document(digest_of(raw)) == raw
+    before = len(hub.requests("/v2/multi/arch/"))
+    assert platform_of(store, fetch(store, name, options=Options("linux/s390x"))) == "linux/s390x"
+    assert len(hub.requests("/v2/multi/arch/")) == before + 1
+    assert len(hub.requests("HEAD", "/v2/multi/arch/manifests/1 200")) > 0
     with pytest.raises(ImageNotFound) as caught:
         fetch(store, name, options=Options("linux/riscv64"))
     assert "linux/arm/v6, linux/arm/v7, linux/arm64" in caught.value.hint

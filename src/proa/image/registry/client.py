@@ -26,6 +26,7 @@ ACCEPTED = (
     manifest.OCI_INDEX, manifest.OCI_MANIFEST, manifest.DOCKER_INDEX, manifest.DOCKER_MANIFEST,
 )  # fmt: skip
 _ACCEPT = ", ".join((*ACCEPTED, "*/*;q=0.1"))
+_SAYS_NOTHING = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
 _DIGEST_HEADER = "Docker-Content-Digest"
 _MAXIMUM_PAGES = 1000
 _PAGE = 1000
@@ -185,7 +186,7 @@ class Registry:
                 data = answer.content(manifest.MAXIMUM_DOCUMENT, what)
                 promised = answer.header(_DIGEST_HEADER)
                 kind = answer.header("Content-Type")
-            return _document(data, kind, wanted, promised)
+            return document(data, kind, wanted, promised)
 
         return self.anywhere(attempt)
 
@@ -307,15 +308,19 @@ def _manifest_call(method: str, repository: str, wanted: str) -> Call:
     return Call(method, path, repository, headers=(("Accept", _ACCEPT),))
 
 
-def _document(data: bytes, kind: str, wanted: str, promised: str) -> Document:
+def document(data: bytes, kind: str, wanted: str, promised: str = "") -> Document:
+    """A manifest as it came, `kind` by its headers; checked against the digests it shall have."""
     found = manifest.digest_of(data)
     for digest in (wanted if ":" in wanted else "", promised):
         if digest.startswith("sha256:") and digest != found:
             raise Corrupt(f"the manifest has digest '{found}' but '{clean(digest)}' was promised")
-    said = manifest.decode_object(data, "a manifest").get("mediaType")
+    content = manifest.decode_object(data, "a manifest")
+    said = content.get("mediaType")
     kind = kind.partition(";")[0].strip().lower()
     if isinstance(said, str) and said and said != kind:
         if kind in ACCEPTED and (said in manifest.INDEX_TYPES) != (kind in manifest.INDEX_TYPES):
             raise Corrupt(f"a manifest of type '{clean(said)}' was sent as '{clean(kind)}'")
         kind = said
+    elif kind in _SAYS_NOTHING:
+        kind = manifest.OCI_INDEX if "manifests" in content else manifest.OCI_MANIFEST
     return Document(clean(kind), found, data)

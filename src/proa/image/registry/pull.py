@@ -57,9 +57,9 @@ def pull(
     options = _serialised(options or Options())
     registry = registry.session(options.cancelled)
     options.progress(Step(f"Pulling from {wanted.path}", wanted.tag or wanted.digest))
-    search = Search(registry, wanted, lambda item: _stored(images, item))
-    found = resolve.resolve(search, options.platform, options.all_platforms)
     before = _known(images, wanted)
+    search = Search(registry, wanted, lambda item: _stored(images, item), before is not None)
+    found = resolve.resolve(search, options.platform, options.all_platforms)
     with (
         tree.reporting(f"pull '{wanted.familiar}'"),
         images.workspace() as work,

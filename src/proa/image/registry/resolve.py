@@ -10,7 +10,7 @@ from proa.image import config, manifest, staging
 from proa.image.config import ImageConfig
 from proa.image.manifest import Descriptor, Manifest
 from proa.image.reference import Reference
-from proa.image.registry import blobs, platforms
+from proa.image.registry import blobs, client, platforms
 from proa.image.registry.client import Document, Registry
 from proa.image.registry.platforms import Platform
 from proa.image.registry.wire import clean
@@ -61,17 +61,21 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked for, and where; `known` gives a document the store has, or None."""
+    """What is looked for, and where.
+
+    `known` gives a document the store has, or None; `again` says that the name was pulled before.
+    """
 
     registry: Registry
     wanted: Reference
     known: Callable[[Descriptor], bytes | None] = lambda item: None
+    again: bool = False
 
 
 def resolve(search: Search, platform: str = "", everything: bool = False) -> Resolved:
     """The image of a name for a platform (this machine's by default), or every image of it."""
     wanted = search.wanted
-    top = search.registry.manifest(wanted.path, wanted.digest or wanted.tag)
+    top = _top(search)
     indexes: list[Document] = []
     if not top.is_index:
         found = [read(search, top)]
@@ -83,6 +87,17 @@ def resolve(search: Search, platform: str = "", everything: bool = False) -> Res
     else:
         found = [read(search, _choose(search, top, platforms.parse(platform), indexes))]
     return Resolved(top, tuple(indexes), tuple(found))
+
+
+def _top(search: Search) -> Document:
+    """What the name stands for; of a known one the digest first, which no registry counts."""
+    name = search.wanted.digest or search.wanted.tag
+    if search.again:
+        found = search.registry.head(search.wanted.path, name)
+        data = search.known(found) if found else None
+        if found and data is not None:
+            return client.document(data, found.media_type, found.digest)
+    return search.registry.manifest(search.wanted.path, name)
 
 
 def _fitting(found: Sequence[Remote], platform: str) -> int:
@@ -125,7 +140,11 @@ def child(search: Search, item: Descriptor) -> Document:
     """A manifest that an index lists."""
     if item.size > manifest.MAXIMUM_DOCUMENT:
         raise Corrupt(f"a manifest of '{item.size}' bytes is too large")
-    found = search.registry.manifest(search.wanted.path, item.digest)
+    data = search.known(item)
+    if data is not None:
+        found = client.document(data, item.media_type, item.digest)
+    else:
+        found = search.registry.manifest(search.wanted.path, item.digest)
     if len(found.data) != item.size:
         raise Corrupt(
             f"manifest '{item.digest}' has '{len(found.data)}' bytes "
