@@ -37,6 +37,7 @@ http:
 {tls}
 {auth}
 """
+_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # it ends when the tests are killed
 
 
 @dataclass
@@ -134,7 +135,7 @@ def registry(
         )
         with (folder / "log").open("ab") as log:
             made.process = subprocess.Popen(
-                ["docker-registry", "serve", str(configuration)], stdout=log, stderr=log,
+                [*_WITH_US, "docker-registry", "serve", str(configuration)], stdout=log, stderr=log,
                 stdin=subprocess.DEVNULL, env={"PATH": os.environ["PATH"], "HOME": str(folder)},
             )  # fmt: skip
         stack.callback(_stop, made.process)
