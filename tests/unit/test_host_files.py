@@ -107,3 +107,27 @@ def test_trash_of_a_crash_is_emptied(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     files.empty_trash(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_opening_through_dots_while_others_rename(tmp_path: Path) -> None:
+    """openat2(2) gives up with EAGAIN when a rename comes between; we do not."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    done = threading.Event()
+
+    def rename() -> None:
+        there, here = tmp_path / "x", tmp_path / "y"
+        there.mkdir()
+        while not done.is_set():
+            there.rename(here)
+            here.rename(there)
+
+    thread = threading.Thread(target=rename)
+    thread.start()
+    root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for _ in range(3000):
+            os.close(files.open_in_root(root, "a/../a/b/../b", os.O_RDONLY | os.O_DIRECTORY))
+    finally:
+        done.set()
+        thread.join()
+        os.close(root)

@@ -19,6 +19,7 @@ from proa.host import kernel
 _RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x01, 0x02, 0x10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRASH = ".trash-"
+_TRIES = 1000
 
 
 def atomic_write(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
@@ -125,9 +126,11 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
 
 
 def _openat2(directory_fd: int, path: str, how: _How) -> int:
-    return kernel.syscall(
-        kernel.OPENAT2, directory_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
-    )
+    name, size = os.fsencode(path), ctypes.sizeof(how)
+    for _ in range(_TRIES):
+        with suppress(BlockingIOError):  # a rename anywhere while it went through `..`
+            return kernel.syscall(kernel.OPENAT2, directory_fd, name, ctypes.byref(how), size)
+    return kernel.syscall(kernel.OPENAT2, directory_fd, name, ctypes.byref(how), size)
 
 
 # -- removal --------------------------------------------------------------------------------------
