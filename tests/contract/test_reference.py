@@ -29,7 +29,7 @@ def table(heading: str) -> dict[str, list[str]]:
 def test_configuration() -> None:
     source = Path(config.__file__).read_text()
     keys = re.findall(r'settings\.get\("(\w+)"', source)
-    plain = {
+    plain: dict[str, object] = {
         field.name: {} if field.default_factory is dict else field.default
         for field in dataclasses.fields(config.Config)
     }

@@ -166,7 +166,7 @@ def tags(values: Values, arguments: list[str]) -> int:
     """List the tags of a repository in its registry."""
     name = arguments[0]
     answer = ask("GET", target("/proa/registry/tags", {"name": name}), name).json()
-    rows = [{"Tag": tag, "Name": f"{answer['Name']}:{tag}"} for tag in answer["Tags"]]
+    rows = [{"Tag": tag, "Name": f"{answer['Name']}:{tag}"} for tag in sorted(answer["Tags"])]
     if values.format:
         sys.stdout.write(format.listing(rows, [format.Column("TAG", "Tag")], values.format))
     else:

@@ -33,9 +33,10 @@ def push(connection: Connection, name: str, compression: str | None, progress: T
     if ":" not in name.rpartition("/")[2]:
         query["tag"] = "latest"
     url = target(image_path(name, "/push"), query)
-    for value in _followed(connection, url, name, progress):
-        return str(value["Digest"])
-    raise Corrupt(f"the engine did not say what became of '{name}'")
+    pushed = list(_followed(connection, url, name, progress))
+    if not pushed:
+        raise Corrupt(f"the engine did not say what became of '{name}'")
+    return str(pushed[-1]["Digest"])
 
 
 def tags(connection: Connection, name: str) -> list[str]:

@@ -68,6 +68,7 @@ class Registries:
 
     def pull(self, name: str, platform: str, login: str, watch: Watch) -> Image:
         """Have the image of a name in the store."""
+        platforms.parse(platform)  # a mistake is said before anybody is asked
         registry, wanted = self._for(name, login)
         options = pull.Options(platform, progress=watch.progress, cancelled=watch.cancelled)
         image = pull.pull(self._images, registry, wanted, options)
