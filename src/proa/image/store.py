@@ -29,6 +29,7 @@ from proa.image import (
 )
 from proa.image.assembly import Assembly, Layer, Shelves, find_layer
 from proa.image.build.cache import Cache
+from proa.image.build.cachemounts import CacheMounts
 from proa.image.catalog import Catalog, Image, normalised
 from proa.image.disk import Disks
 from proa.image.layer import tree
@@ -86,6 +87,7 @@ class Images:
         self.in_use = in_use
         self.build_directory = root / "build"
         self.build_cache = Cache(self.build_directory)
+        self.cache_mounts = CacheMounts(self.build_directory / "mounts")
         self.keepers: list[garbage.Keeper] = [self.build_cache.keeps]
         self.bounds = STANDARD_BOUNDS
         self._catalog = Catalog(self._layout)

@@ -14,6 +14,7 @@ from proa.errors import Invalid
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
+    from proa.image.build.cachemounts import CacheUsage
 
 
 def disk_usage(engine: Engine, request: Request) -> Answer:
@@ -74,7 +75,22 @@ def _build_cache(engine: Engine) -> dict[str, Any]:
             "LastUsedAt": _time(record.used),
             "UsageCount": record.uses,
         })  # fmt: skip
+    rows += map(_cache_mount, engine.images.cache_mounts.all())
     return {"BuildCache": rows}
+
+
+def _cache_mount(found: CacheUsage) -> dict[str, Any]:
+    return {
+        "ID": found.name[:25],
+        "Type": "exec.cachemount",
+        "Description": f"cache mount '{found.id}'",
+        "InUse": found.busy,
+        "Shared": False,
+        "Size": found.size_bytes,
+        "CreatedAt": _time(found.made),
+        "LastUsedAt": _time(found.used),
+        "UsageCount": 1,
+    }
 
 
 def _time(seconds: float) -> str:
@@ -90,10 +106,11 @@ KINDS: dict[str, Callable[[Engine], dict[str, Any]]] = {
 
 
 def build_prune(engine: Engine, request: Request) -> Answer:
-    """POST /build/prune: every step is forgotten; layers of images stay."""
+    """POST /build/prune: every step is forgotten, caches no step uses are emptied; layers of
+    images stay."""
     keys = [record.key for record in engine.images.build_cache.all()]
     engine.images.build_cache.forget(keys)
-    freed = engine.images.collect()
+    freed = engine.images.collect() + engine.images.cache_mounts.prune()
     return json_reply(
         {"CachesDeleted": [key[:25] for key in keys] or None, "SpaceReclaimed": freed}
     )

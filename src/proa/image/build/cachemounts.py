@@ -14,14 +14,13 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from proa.errors import Invalid
 from proa.host import files
-from proa.image.build.place import Manner, Target
-from proa.image.build.walk import Walker
+from proa.image.build.place import Target
 from proa.image.layer import tree
 
 _MAXIMUM_COPIES = 100
@@ -38,6 +37,18 @@ class CacheMount:
     uid: int = 0
     gid: int = 0
     mode: int = 0o755
+
+
+@dataclass(frozen=True)
+class CacheUsage:
+    """One copy of a cache: its directory's name, its id, whether a step uses it; seconds."""
+
+    name: str
+    id: str
+    busy: bool
+    size_bytes: int
+    made: float
+    used: float
 
 
 class CacheMounts:
@@ -57,6 +68,7 @@ class CacheMounts:
         with ExitStack() as opened:
             place = self._taken(opened, mount, wait)
             data = place / "data"
+            os.utime(place / "lock")
             if not data.exists():
                 self._make(place, mount, fill, wait)
             if not mount.source.strip("/"):
@@ -106,21 +118,32 @@ class CacheMounts:
                     fill(target)
             finally:
                 os.close(fd)
+            (place / "id").write_text(mount.id, "utf-8", "surrogateescape")
             made.rename(place / "data")
 
     # -- keeping house --------------------------------------------------------------------------
 
-    def size_bytes(self) -> int:
-        """Bytes on disk of all of them."""
-        return sum(disk_bytes(place) for place in self._places())
+    def all(self) -> list[CacheUsage]:
+        """Every copy there is."""
+        found = []
+        for place in self._places():
+            with ExitStack() as opened, suppress(OSError):  # it may go meanwhile
+                busy = not _lock(opened, place, fcntl.LOCK_EX)
+                status = os.stat(place / "lock")
+                id = (place / "id").read_text("utf-8", "surrogateescape")
+                size = tree.disk_bytes(place)
+                found.append(
+                    CacheUsage(place.parent.name, id, busy, size, status.st_ctime, status.st_mtime)
+                )
+        return found
 
     def prune(self) -> int:
         """Remove what no step uses; the bytes that are free now."""
         freed = 0
         for place in self._places():
-            with ExitStack() as opened:
+            with ExitStack() as opened, suppress(FileNotFoundError):
                 if _lock(opened, place, fcntl.LOCK_EX):
-                    size = disk_bytes(place)
+                    size = tree.disk_bytes(place)
                     files.remove_tree(place)
                     freed += size
         return freed
@@ -147,27 +170,3 @@ def _lock(opened: ExitStack, place: Path, how: int) -> bool:
         return False
     opened.callback(os.close, fd)
     return True
-
-
-def seeded(walker: Walker, place: str, target: Target) -> None:
-    """Fill a new cache directory with what is at `place` of a tree."""
-    target.copy(walker, walker.walk(place), "", Manner())
-
-
-def disk_bytes(path: Path) -> int:
-    """What a directory takes on disk, each file once; nothing in it is followed."""
-    seen: set[tuple[int, int]] = set()
-    waiting, total = [os.fspath(path)], 0
-    while waiting:
-        try:
-            entries = list(os.scandir(waiting.pop()))
-        except OSError:  # gone meanwhile
-            continue
-        for entry in entries:
-            status = entry.stat(follow_symlinks=False)
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(entry.path)
-            if (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
-                total += status.st_blocks * 512
-    return total

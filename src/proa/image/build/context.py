@@ -50,8 +50,10 @@ class Context:
                 fd = files.open_in_root(self._fd, path, os.O_RDONLY | os.O_NONBLOCK)
             except OSError:
                 continue
-            with open(fd, "rb", buffering=0) as file:
+            try:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
                     raise Invalid(f"'{path}' is no regular file")
-                return file.read(ignore.MAXIMUM_BYTES + 1)
+                return os.read(fd, ignore.MAXIMUM_BYTES + 1)
+            finally:
+                os.close(fd)
         return b""

@@ -21,6 +21,7 @@ from proa.image.build.ignore import Ignore
 from proa.image.build.place import Manner, Target
 from proa.image.build.walk import Filter, Item, Walker
 from proa.image.build.wildcards import has_wildcard
+from proa.image.layer.stream import STANDARD_BOUNDS, Bounds
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Part:
     include: Filter | None = None
     exclude: Filter | None = None
     unpack: bool = False
+    bounds: Bounds = STANDARD_BOUNDS  # of what is unpacked
 
     def items(self) -> Iterator[Item]:
         """Everything of it, parents first."""
@@ -64,6 +66,7 @@ class Wanted:
     parents: bool = False
     excludes: tuple[str, ...] = ()
     unpack: bool = False
+    bounds: Bounds = STANDARD_BOUNDS
 
 
 def parts(walker: Walker, wanted: Wanted) -> list[Part]:
@@ -76,9 +79,8 @@ def parts(walker: Walker, wanted: Wanted) -> list[Part]:
             continue
         for path in walker.find(source):
             place = _resolved(walker, path, source)
-            found.append(
-                Part(walker, place, posixpath.basename(path), None, exclude, wanted.unpack)
-            )
+            name = posixpath.basename(path)
+            found.append(Part(walker, place, name, None, exclude, wanted.unpack, wanted.bounds))
     return found
 
 
@@ -162,5 +164,5 @@ def _unpack(target: Target, part: Part, where: str, manner: Manner) -> bool:
         top = walk.open_directory(target.fd, place)
         opened.callback(os.close, top)
         inside = opened.enter_context(Target(top, target.check))
-        archive.unpack(fd, inside, manner.owner)
+        archive.unpack(fd, inside, manner.owner, part.bounds)
     return True

@@ -198,7 +198,7 @@ class Target:
         """Access and modification time of anything."""
         times = (mtime_ns, mtime_ns)
         if not place:
-            os.utime(self.fd, ns=times)
+            os.utime(".", ns=times, dir_fd=self.fd)  # a mount's own descriptor is no open file
             return
         name, parent = posixpath.basename(place), self._parent(place)
         os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)

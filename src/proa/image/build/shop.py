@@ -14,8 +14,6 @@ from pathlib import Path
 
 from proa.errors import BuildError, Cancelled, NoSpace, ProaError
 from proa.image import config
-from proa.image.build.cache import Cache
-from proa.image.build.cachemounts import CacheMounts
 from proa.image.build.context import Context
 from proa.image.build.plan import Plan
 from proa.image.build.request import BuildRequest, Output, Report, Transfer, Vertex
@@ -41,8 +39,6 @@ class Shop:
     """One build at work; `undo` runs at its end, whatever happens."""
 
     images: Images
-    cache: Cache
-    mounts: CacheMounts
     runner: Runner
     request: BuildRequest
     plan: Plan
@@ -56,6 +52,7 @@ class Shop:
     )
 
     def __post_init__(self) -> None:
+        self.cache, self.mounts = self.images.build_cache, self.images.cache_mounts
         self._guard = threading.RLock()
         self._count = self._lines = 0
         self._contexts: dict[str, Context] = {}

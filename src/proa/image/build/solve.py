@@ -17,7 +17,6 @@ from typing import Any
 from proa.errors import Cancelled, Invalid
 from proa.image.assembly import Assembly, Layer
 from proa.image.build import containerfile, plan, run, shop, squash, stage, transfer
-from proa.image.build.cachemounts import CacheMounts
 from proa.image.build.plan import Plan
 from proa.image.build.request import BuildRequest, Report
 from proa.image.build.shop import Fetch, Shop
@@ -56,11 +55,7 @@ def build(means: Means, request: BuildRequest, report: Report, cancel: threading
         images = means.images
         work = undo.enter_context(images.workspace())
         undo.callback(images.build_cache.flush)
-        mounts = CacheMounts(images.build_directory / "mounts")
-        one = Shop(
-            images, images.build_cache, mounts, means.runner, request, made, report, means.fetch,
-            work, undo,
-        )  # fmt: skip
+        one = Shop(images, means.runner, request, made, report, means.fetch, work, undo)
         with _watched(one, cancel):
             return _Build(one, made).run()
 

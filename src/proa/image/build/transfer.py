@@ -152,6 +152,7 @@ class _Sources:
         wanted = Wanted(
             order.local, order.parents, order.excludes,
             order.adding if order.unpack is None else order.unpack,
+            self._stage.shop.images.bounds,
         )  # fmt: skip
         return copy.parts(self._walker(), wanted)
 
@@ -179,8 +180,10 @@ class _Sources:
         place = walker.resolve(found.name)
         if place is None:
             raise Invalid(f"'{source}' has no '{found.name}'")
-        unpack = bool(self._order.unpack)
-        return Part(walker, place, found.name, None, copy.filter_of(self._order.excludes), unpack)
+        return Part(
+            walker, place, found.name, None, copy.filter_of(self._order.excludes),
+            bool(self._order.unpack), shop.images.bounds,
+        )  # fmt: skip
 
     def _heredocs(self) -> list[Part]:
         found: list[Part] = []

@@ -62,12 +62,14 @@ def _lines(root_fd: int, path: str, wanted: str) -> list[list[str]]:
         fd = files.open_in_root(root_fd, path, _FLAGS)
     except OSError:
         return []
-    with open(fd, "rb", buffering=0) as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise Invalid(f"the image's '/{path}' is no regular file")
         data = b""
-        while len(data) <= MAXIMUM_BYTES and (part := file.read(1 << 16)):
+        while len(data) <= MAXIMUM_BYTES and (part := os.read(fd, 1 << 16)):
             data += part
+    finally:
+        os.close(fd)
     if len(data) > MAXIMUM_BYTES:
         raise Invalid(f"the image's '/{path}' is larger than '{MAXIMUM_BYTES}' bytes")
     lines = data.decode("utf-8", "surrogateescape").splitlines()

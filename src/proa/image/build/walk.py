@@ -269,7 +269,7 @@ class Walker:
     def open(self, item: Item) -> int:
         """A descriptor of a regular file or a directory; never waits, never follows a link."""
         if not item.place:
-            return os.dup(self.source.fd)
+            return tree.open_directory(self.source.fd, b"")
         parent = self._directories.existing(posixpath.dirname(item.place))
         fd = os.open(posixpath.basename(item.place), _OPEN, dir_fd=parent)
         if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(item.status.st_mode):
