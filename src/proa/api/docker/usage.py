@@ -14,7 +14,6 @@ from proa.errors import Invalid
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
-    from proa.image.build.cachemounts import CacheUsage
 
 
 def disk_usage(engine: Engine, request: Request) -> Answer:
@@ -79,7 +78,7 @@ def _build_cache(engine: Engine) -> dict[str, Any]:
     return {"BuildCache": rows}
 
 
-def _cache_mount(found: CacheUsage) -> dict[str, Any]:
+def _cache_mount(found: Any) -> dict[str, Any]:
     return {
         "ID": found.name[:25],
         "Type": "exec.cachemount",
