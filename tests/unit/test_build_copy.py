@@ -7,6 +7,10 @@ import gzip
 import http.server
 import lzma
 import os
+import shutil
+import signal
+import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +24,7 @@ from proa.image.build.place import Target
 from proa.image.store import Images
 from tests.conftest import need
 from tests.support.building import Builds, small, tarred
+from tests.support.instances import eventually
 
 
 @pytest.fixture
@@ -196,6 +201,53 @@ def test_files_are_fetched(builds: Builds, url: str) -> None:
 def test_what_cannot_be_fetched(builds: Builds, url: str, line: str, said: str) -> None:
     with pytest.raises(BuildError, match=said):
         builds.build("FROM scratch\n" + line.replace("URL", url), {"a": "", "b": ""})
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens on loopback."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_revision_of_a_repository(builds: Builds, tmp_path: Path) -> None:
+    git = shutil.which("git")
+    need(git, "git", "'git' is not installed")
+    work = tmp_path / "served" / "r.git"
+    (work / "sub").mkdir(parents=True)
+    (work / "sub/f").write_text("first")
+    (work / "link").symlink_to("/etc/passwd")
+    said = ("-c", "user.name=n", "-c", "user.email=e@example.test", "-C", str(work))
+    for command in (
+        ("init", "-q", "-b", "main"),
+        ("add", "."),
+        ("commit", "-qm", "x"),
+        ("tag", "v1"),
+    ):
+        subprocess.run([str(git), *said, *command], check=True)
+    commit = subprocess.check_output([str(git), *said, "rev-parse", "HEAD"], text=True).strip()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [str(git), "daemon", "--export-all", f"--base-path={work.parent}", "--reuseaddr",
+               "--listen=127.0.0.1", f"--port={port}"]  # fmt: skip
+    daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        eventually(lambda: answers(port))
+        url = f"git://127.0.0.1:{port}/r.git"
+        built = builds.build(
+            f"FROM scratch\nADD {url} /all\nADD {url}#v1:sub /sub\n"
+            f"ADD --keep-git-dir --checksum={commit} {url}#main /kept"
+        )
+        assert built.content("/all/sub/f") == built.content("/sub/f") == "first"
+        assert "/kept/.git/HEAD" in built.files and "/all/.git" not in built.files
+        wrong = ("#nothing /x", "#v1:link /x", "#--upload-pack=x /x", "#v1:sub/none /x")
+        for line in (*(f"{url}{end}" for end in wrong), f"--checksum={'0' * 40} {url} /x"):
+            with pytest.raises(BuildError):
+                builds.build(f"FROM scratch\nADD {line}")
+        inside = builds.build(f"FROM scratch\nADD {url}#v1:../../.. /x")
+        assert inside.content("/x/sub/f") == "first"
+    finally:
+        os.killpg(daemon.pid, signal.SIGTERM)
+        daemon.wait()
 
 
 # -- the cache ------------------------------------------------------------------------------------
