@@ -105,7 +105,7 @@ def _copy_out(instance: str, path: str, to: str, *, follow: bool, archive: bool)
     from proa.cli.unpack import unpack
 
     try:
-        unpack(_Reader(answer), directory, name, keep_owner=archive)
+        unpack(Reader(answer), directory, name, keep_owner=archive)
     except FileNotFoundError:
         raise NotFound(f"no such directory '{directory}'") from None
 
@@ -152,7 +152,7 @@ def _resolved(instance: str, path: str) -> str:
     raise Invalid(f"too many symbolic links at '{path}'")
 
 
-class _Reader:
+class Reader:
     """The answer's body as a file to read."""
 
     def __init__(self, answer: Answer) -> None:

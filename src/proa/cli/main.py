@@ -31,6 +31,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "changes": ("commit", "diff", "export"),
     "disks": ("to-disk", "from-disk"),
     "packages": ("from-packages",),
+    "build": ("build",),
     "sbom": ("sbom",),
     "system": ("inspect", "events", "info", "version", "engine"),
 }  # fmt: skip

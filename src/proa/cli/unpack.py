@@ -32,8 +32,11 @@ _COPY_BYTES = 256 * 1024
 PERMISSIONS = 0o777
 
 
-def unpack(source: Source, directory: str, name: str, *, keep_owner: bool) -> None:
-    """Unpack below `directory`; the stream's first component becomes `name`, or goes away."""
+def unpack(source: Source, directory: str, name: str | None, *, keep_owner: bool) -> None:
+    """Unpack below `directory`; the stream's first component becomes `name`, or goes away.
+
+    With None every name stays as it is.
+    """
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         stream = cast("IO[bytes]", source)  # a stream archive only ever calls read
@@ -54,7 +57,7 @@ def components(name: str) -> list[str]:
 
 
 class _Unpacker:
-    def __init__(self, root: int, name: str, keep_owner: bool) -> None:
+    def __init__(self, root: int, name: str | None, keep_owner: bool) -> None:
         self._root = root
         self._name = name
         self._keep_owner = keep_owner
@@ -75,6 +78,8 @@ class _Unpacker:
                 os.close(descriptor)
 
     def _renamed(self, parts: list[str]) -> list[str]:
+        if self._name is None:
+            return parts
         return ([self._name] if self._name else []) + parts[1:]
 
     def _make(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, parts: list[str]) -> None:
