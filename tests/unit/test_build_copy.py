@@ -227,9 +227,9 @@ def test_a_revision_of_a_repository(builds: Builds, tmp_path: Path) -> None:
     commit = subprocess.check_output([str(git), *said, "rev-parse", "HEAD"], text=True).strip()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [str(git), "daemon", "--export-all", f"--base-path={work.parent}", "--reuseaddr",
+    serve = [str(git), "daemon", "--export-all", f"--base-path={work.parent}", "--reuseaddr",
                "--listen=127.0.0.1", f"--port={port}"]  # fmt: skip
-    daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    daemon = subprocess.Popen(serve, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         eventually(lambda: answers(port))
         url = f"git://127.0.0.1:{port}/r.git"
