@@ -35,17 +35,16 @@ def build(values: Values, arguments: list[str]) -> int:
     outputs = _outputs(values.output)
     order, pour = _order(values, arguments[0])
     image: dict[str, Any] = {}
+    mode = "quiet" if values.quiet else values.progress
+    shown = show(mode)
     try:
-        with (
-            session.connect() as connection,
-            show("quiet" if values.quiet else values.progress) as shown,
-        ):
+        with session.connect() as connection, shown:
             for event in events(connection, order, pour):
                 shown.event(event)
                 image = event.get("image") or image
     except BuildError as error:
         sys.stderr.write(_place(error))
-        if error.step_exit and not values.quiet:
+        if error.step_exit and mode != "quiet" and shown.failed_aloud():
             error.hint = ""  # the end of the output, which was shown
         raise
     if values.iidfile:
@@ -79,6 +78,8 @@ def _place(error: BuildError) -> str:
 
 def _order(values: Values, path: str) -> tuple[Order, Pour | None]:
     """What the engine is asked for, and what pours a context into the request."""
+    from proa.client.build import logins
+
     order: Order = {
         "names": values.tag,
         "target": values.target,
@@ -89,7 +90,7 @@ def _order(values: Values, path: str) -> tuple[Order, Pour | None]:
         "secrets": dict(map(_secret, values.secret)),
         "ssh": dict(map(_agent, values.ssh)),
         "hosts": [host.replace("=", ":", 1) for host in values.add_host],
-        "logins": _logins(),
+        "logins": logins(),
         "isolation": values.isolation,
         "network": values.network,
         "platform": values.platform,
@@ -245,16 +246,6 @@ def _agent(text: str) -> tuple[str, str]:
     if not stat.S_ISSOCK(os.stat(path).st_mode):
         raise Invalid(f"'{path}' is no agent's socket", hint="add the key to an agent: ssh-add")
     return name, os.path.realpath(path)
-
-
-def _logins() -> dict[str, str]:
-    """This user's logins, each as the text of an X-Registry-Auth."""
-    from proa.client import credentials
-
-    return {
-        credentials.normal(key): credentials.header(login)
-        for key, login in credentials.all_logins().items()
-    }
 
 
 _KINDS = ("oci", "docker", "tar", "local")

@@ -21,13 +21,14 @@ _KEPT_BYTES = 64 << 10
 class _Line:
     """One vertex as it is shown."""
 
-    __slots__ = ("moved", "name", "rest", "seconds", "since", "state", "window")
+    __slots__ = ("heard", "moved", "name", "rest", "seconds", "since", "state", "window")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.state = "started"
         self.since = time.monotonic()
         self.seconds = 0.0
+        self.heard = False
         self.rest = {1: b"", 2: b""}  # of output, not a whole line yet
         self.window: list[str] = []
         self.moved: dict[str, str] = {}
@@ -74,12 +75,17 @@ class Show:
         line = self._lines.get(number)
         if line is None:
             return
+        line.heard = True
         *whole, rest = (line.rest.get(stream, b"") + a2b_base64(output["data"])).split(b"\n")
         if len(rest) > _KEPT_BYTES:
             whole, rest = [*whole, rest], b""
         line.rest[stream] = rest
         for text in whole:
             self.says(number, line, _plain(text))
+
+    def failed_aloud(self) -> bool:
+        """Whether what failed had written something, which was shown."""
+        return any(line.heard for line in self._lines.values() if line.state == "failed")
 
     def _leftovers(self, number: int, line: _Line) -> None:
         for stream, rest in line.rest.items():

@@ -41,6 +41,16 @@ def events(
     raise EngineUnavailable("the engine's answer ended before the build did")
 
 
+def logins() -> dict[str, str]:
+    """This user's logins by registry, each as the text of an X-Registry-Auth."""
+    from proa.client import credentials
+
+    return {
+        credentials.normal(key): credentials.header(login)
+        for key, login in credentials.all_logins().items()
+    }
+
+
 def failure(told: Any) -> ProaError:
     """The error that an `error` event stands for."""
     if not isinstance(told, dict):

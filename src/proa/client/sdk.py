@@ -18,11 +18,11 @@ Errors are the classes of `proa.errors`.  A `Client` may be used by one thread a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from proa.client import address, disks, registry, spawn
+from proa.client import address, build, disks, registry, spawn
 from proa.client.connection import (
     Answer,
     Connection,
@@ -34,10 +34,10 @@ from proa.client.connection import (
 )
 from proa.client.instance import Instance, converse
 from proa.client.progress import checked
-from proa.client.values import Image, Options, Progress, Result
+from proa.client.values import BuildOptions, Image, Options, Progress, Result
 from proa.errors import ProaError
 
-__all__ = ["Client", "Image", "Instance", "Options", "Progress", "Result"]
+__all__ = ["BuildOptions", "Client", "Image", "Instance", "Options", "Progress", "Result"]
 
 _PIECE_BYTES = 256 * 1024
 
@@ -133,6 +133,26 @@ class Client:
             for message in connection.upload("POST", "/images/load?quiet=1", pour).json_lines():
                 if "error" in message:
                     raise ProaError(str(message["error"]))
+
+    def build(
+        self,
+        context: Path | None,
+        told: Callable[[dict[str, Any]], object] | None = None,
+        **options: Any,
+    ) -> str:
+        """Build an image of a directory of this host (None: of an empty one); gives its id.
+
+        `options` are the fields of `BuildOptions`; `told` hears every event (`/proa/build`).
+        Raises BuildError, which knows file, line and column.
+        """
+        order = BuildOptions(**options).order(context) | {"logins": build.logins()}
+        image = ""
+        with self.connect() as connection:
+            for event in build.events(connection, order):
+                if told is not None:
+                    told(event)
+                image = event.get("image", {}).get("id", image)
+        return image
 
     def save(self, names: Sequence[str], archive: Path) -> None:
         """Write images to an archive."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from proa.client.build import CONTAINERFILES
+from proa.errors import NotFound
 
 
 @dataclass(frozen=True)
@@ -92,3 +97,56 @@ class Options:
             "AutoRemove": self.remove or None,
         }
         return {key: value for key, value in host.items() if value is not None} | dict(self.more)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build; `containerfile` is its path, by default `Containerfile` or `Dockerfile`.
+
+    `contexts` are directories, or `docker-image://name`; `secrets` are contents by id, `ssh`
+    sockets of agents by id.
+    """
+
+    containerfile: Path | None = None
+    names: Sequence[str] = ()
+    target: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    ssh: Mapping[str, Path] = field(default_factory=dict)
+    hosts: Sequence[str] = ()
+    isolation: str = ""
+    network: str = ""
+    platform: str = ""
+    pull: bool = False
+    no_cache: bool = False
+    squash: bool = False
+
+    def order(self, context: Path | None) -> dict[str, Any]:
+        """The API's order, the Containerfile read.  Raises NotFound."""
+        order: dict[str, Any] = {
+            "names": list(self.names),
+            "secrets": {name: b64encode(data).decode() for name, data in self.secrets.items()},
+            "ssh": {name: str(path) for name, path in self.ssh.items()},
+            "hosts": list(self.hosts),
+        }
+        for name in ("arguments", "labels", "annotations", "contexts"):
+            order[name] = dict(getattr(self, name))
+        for name in ("target", "isolation", "network", "platform", "pull", "no_cache", "squash"):
+            order[name] = getattr(self, name)
+        here = Path() if context is None else context
+        usual = [here / name for name in CONTAINERFILES]
+        tried = [self.containerfile] if self.containerfile else usual
+        path = next((path for path in tried if path.is_file()), None)
+        if path is None:
+            raise NotFound(f"no Containerfile '{tried[0]}'")
+        order |= {"containerfile": path.read_text("utf-8", "surrogateescape"), "name": path.name}
+        if context is not None:
+            order["context"] = str(context.resolve())
+            for ignore in (path.with_name(f"{path.name}.dockerignore"), context / ".dockerignore"):
+                if ignore.is_file():
+                    order["ignore"] = ignore.read_text("utf-8", "surrogateescape")
+                    break
+        return order
