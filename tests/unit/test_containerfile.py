@@ -102,7 +102,7 @@ def test_heredocs() -> None:
         ("RUN <<-E\n\ta\n\tE", script.Command(("/bin/sh", "-c", "a\n"))),
         (
             "RUN <<E\n#!/bin/x\nE",
-            script.Command(("/dev/pipes/E",), ("E", "#!/bin/x\n")),
+            script.Command(("/bin/sh", "-c", "/dev/pipes/E"), ("E", "#!/bin/x\n")),
         ),
         (
             "RUN cat <<E - <<F\na\nE\nb\nF",

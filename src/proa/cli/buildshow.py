@@ -9,7 +9,7 @@ from proa.cli.format import decimal_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TextIO
+    from typing import Any, Self, TextIO
 
 MODES = ("auto", "plain", "tty", "quiet", "rawjson")
 WINDOW = 6  # lines of a running step's output
@@ -44,7 +44,7 @@ class Show:
         self._out = out
         self._lines: dict[int, _Line] = {}
 
-    def __enter__(self) -> Show:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -41,13 +41,14 @@ def build(engine: Engine, request: Request) -> Answer:
     )
 
     def work(feed: Feed) -> Iterator[Message]:
-        feed.say({"started": True})
-        try:
-            with building.with_files(engine.images, asked, origin, feed.check) as wanted:
+        # The answer must not begin before the body was read: the server drops what is left of it.
+        with building.with_files(engine.images, asked, origin, feed.check) as wanted:
+            feed.say({"started": True})
+            try:
                 image = engine.build(wanted, lambda event: feed.say(*_message(event)), feed.left)
-        except ProaError as error:
-            yield {"error": _failure(error)}
-            return
+            except ProaError as error:
+                yield {"error": _failure(error)}
+                return
         yield {"image": {"id": image.id, "digest": image.manifest_digest, "names": image.names}}
 
     return stream(work, "build", held_back=0)
