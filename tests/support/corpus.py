@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import json
+import posixpath
 import shlex
 import stat
 import tarfile
@@ -121,10 +122,10 @@ def held(archive: bytes) -> Held:
         files: dict[str, tuple[Any, ...]] = {}
         for name in manifest["Layers"]:
             _apply(files, _member(outer, name))
-    steps = document.get("history") or []
+    steps, config = document.get("history") or [], document.get("config") or {}
     return Held(
         files,
-        {key: value for key, value in (document.get("config") or {}).items() if value},
+        {key: value for key, value in config.items() if value and key != "ArgsEscaped"},
         [(step.get("created_by", ""), bool(step.get("empty_layer"))) for step in steps],
         len(manifest["Layers"]),
     )
@@ -141,7 +142,9 @@ def _apply(files: dict[str, tuple[Any, ...]], layer: bytes) -> None:
     brought: set[str] = set()
     with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
         for member in archive:
-            path = "/" + member.name.strip("/").removeprefix("./")
+            path = posixpath.normpath("/" + member.name)
+            if path == "/":
+                continue
             folder, _, name = path.rpartition("/")
             if name == ".wh..wh..opq":
                 _remove(files, folder, brought, itself=False)
