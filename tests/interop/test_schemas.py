@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import need
 from tests.support import schemas
-from tests.support.engine import EngineProcess
-from tests.support.images import busy_layer
+from tests.support.engine import EngineProcess, engine
+from tests.support.images import busy_image, busy_layer
 
 
-def test_a_store_of_every_kind_of_image(session_engine: EngineProcess, tmp_path: Path) -> None:
-    """Loaded (by the session), imported, committed, built, with a bill of materials."""
+@pytest.fixture
+def fresh() -> Iterator[EngineProcess]:
+    """An engine whose store has nothing that others wrote."""
+    with engine() as running:
+        running.api.load(busy_image())
+        yield running
+
+
+def test_a_store_of_every_kind_of_image(fresh: EngineProcess, tmp_path: Path) -> None:
+    """Loaded, imported, committed, built, with a bill of materials."""
     need(schemas.available(), "schemas", "tools/newer.sh was not run here")
     tree = tmp_path / "tree.tar"
     tree.write_bytes(busy_layer().bytes())
@@ -21,7 +32,7 @@ def test_a_store_of_every_kind_of_image(session_engine: EngineProcess, tmp_path:
         "FROM busy\nRUN echo built > /built\nENV A=1\nLABEL a=b\nEXPOSE 80\nVOLUME /v\n"
         'HEALTHCHECK --interval=5s CMD true\nONBUILD RUN true\nCMD ["sh"]\n'
     )
-    proa = session_engine.proa
+    proa = fresh.proa
     for words in (
         ("import", str(tree), "schemas-import"),
         ("create", "--name", "schemas", "busy", "true"),
@@ -32,7 +43,7 @@ def test_a_store_of_every_kind_of_image(session_engine: EngineProcess, tmp_path:
     ):
         done = proa(*words)
         assert done.returncode == 0, done.stderr
-    assert schemas.layout_faults(session_engine.root / "images") == []
+    assert schemas.layout_faults(fresh.root / "images") == []
 
 
 def test_a_saved_layout(session_engine: EngineProcess, tmp_path: Path) -> None:

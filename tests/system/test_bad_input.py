@@ -45,7 +45,7 @@ def one_clear_line(result: subprocess.CompletedProcess[str], *words: str) -> Non
 def test_exit_codes_of_the_command_line(session_engine: EngineProcess, isolation: str) -> None:
     before = session_engine.api.ids()
     run = ["run", "--rm", "--isolation", isolation]
-    missing = proa(session_engine, *run, "no-such-image", "true")
+    missing = proa(session_engine, *run, "--pull=never", "no-such-image", "true")
     assert missing.returncode == 125
     one_clear_line(missing, "no-such-image")
     unknown = proa(session_engine, *run, "busy", "no-such-command")
