@@ -56,10 +56,8 @@ def test_run_with_input(docker: Docker) -> None:
         (("tiny", "false"), 1, ""),
         (("tiny", "nope"), 127, "executable file not found"),
         (("tiny", "denied"), 126, "permission denied"),
-        (("absent",), 125, "pulling images from a registry is not supported yet"),
         (("--memory", "1k", "tiny", "echo"), 125, "minimum memory limit"),
         (("--cap-add", "NONE_SUCH", "tiny", "echo"), 125, "NONE_SUCH"),
-        (("--platform", "linux/riscv64", "tiny", "echo"), 125, "not supported yet"),
     ],
 )
 def test_exit_codes(docker: Docker, arguments: tuple[str, ...], code: int, words: str) -> None:
@@ -119,20 +117,12 @@ def test_images_and_system(docker: Docker, tmp_path: Path) -> None:
         ("version", "Proa"), ("info", "Server Version"), ("images", "tiny"),
         ("history tiny", "IMAGE"), ("tag tiny other:1", ""), ("rmi other:1", "Untagged"),
         (f"save tiny -o {saved}", ""), (f"load -i {saved}", "Loaded image: tiny:latest"),
-        (f"import {saved} made:1", "sha256:"), ("rmi made:1", ""), ("image prune -f", "Total"),
-        ("container prune -f", "Total"), ("system df", "TYPE"), ("system df -v", "REPOSITORY"),
+        (f"import {saved} made:1", "sha256:"), ("rmi made:1", ""),
+        ("container prune -f", "Total"),
         ("network ls", "bridge"), ("network inspect bridge", "bridge"), ("volume create v", "v"),
-        ("volume ls", "v"), ("volume rm v", "v"), ("system prune -f", "Total"),
+        ("volume ls", "v"), ("volume rm v", "v"),
         ("events --since 1h --until 0s --filter event=create", ""),
     ):  # fmt: skip
         done = docker(*step.split())
         assert done.returncode == 0, (step, done.stderr)
         assert words in done.stdout, step
-
-
-def test_refusals_are_one_clear_line(docker: Docker, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM tiny\n")
-    for arguments in (("pull", "x"), ("build", str(tmp_path)), ("login", "-u", "a", "-p", "b")):
-        ran = docker(*arguments)
-        assert ran.returncode == 1
-        assert "not supported yet" in ran.stderr
