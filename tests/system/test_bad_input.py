@@ -45,6 +45,7 @@ def one_clear_line(result: subprocess.CompletedProcess[str], *words: str) -> Non
 def test_exit_codes_of_the_command_line(session_engine: EngineProcess, isolation: str) -> None:
     before = session_engine.api.ids()
     run = ["run", "--rm", "--isolation", isolation]
+    assert proa(session_engine, *run, "busy", "true").returncode == 0  # what is made once is there
     missing = proa(session_engine, *run, "--pull=never", "no-such-image", "true")
     assert missing.returncode == 125
     one_clear_line(missing, "no-such-image")

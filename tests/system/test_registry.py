@@ -103,7 +103,8 @@ def test_remote_images_are_listed_inspected_and_removed(user: User, closed: Regi
     for tag in ("1", "2"):
         user.proa("tag", "busy", f"{repository}:{tag}")
     user.proa("push", "--all-tags", repository)
-    assert user.proa("image", "tags", repository) == "1\n2\n"
+    listed = user.proa("image", "tags", repository).split()
+    assert [tag for tag in listed if not tag.startswith("sha256-")] == ["1", "2"]  # referrers apart
     assert json.loads(user.proa("tags", "--format", "json", repository).splitlines()[0]) == {
         "Tag": "1", "Name": f"{repository}:1",
     }  # fmt: skip
