@@ -10,12 +10,12 @@ from proa.isolation.vm.machine import Machine
 def machine(instance: Instance, what: str) -> Machine:
     """The running vm of an instance.  Raises Conflict when it does not run, Unsupported when it is
     no vm; `what` is what was asked for, like "a screen"."""
-    if instance.isolation != "vm":
+    running = instance.running
+    if running is None:
+        raise Conflict(f"Container {instance.name} is not running")
+    if not isinstance(running, Machine):
         raise Unsupported(
             f"instance '{instance.name}' is a container and has no use for {what}",
             hint="run it with --vm",
         )
-    running = instance.running
-    if not isinstance(running, Machine):
-        raise Conflict(f"Container {instance.name} is not running")
     return running
