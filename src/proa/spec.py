@@ -74,6 +74,37 @@ class Security:
 
 
 @dataclass(frozen=True)
+class Hardware:
+    """The machine a vm is to be; an empty text leaves the choice to the engine.
+
+    `disk` is empty for a vm of an ordinary image.  Else the vm is a *whole machine*, which boots a
+    system of its own: from the disk with this absolute path, from the one in the image with this
+    id (`sha256:...`), or from `EMPTY`, a new disk to install on.  `disk_bytes` is how large the
+    instance's disk shall be, 0: as it is.  `cloud_init` is user data, as text.
+    """
+
+    disk: str = ""
+    format: str = ""
+    disk_bytes: int = 0
+    cdroms: tuple[str, ...] = ()
+    boot: str = ""  # "disk" or "cdrom"
+    machine: str = ""  # "auto", "pc", "q35", "microvm" or "virt"
+    firmware: str = ""  # "auto", "bios", "uefi" or "secureboot"
+    tpm: bool = False
+    disk_bus: str = ""  # "virtio", "ide", "sata", "nvme" or "scsi"
+    nic: str = ""  # "virtio", "e1000" or "rtl8139"
+    display: str = ""  # "none", "std" or "virtio"
+    accelerator: str = ""  # "auto", "kvm" or "tcg"
+    cache: str = ""  # "writeback", "none", "writethrough" or "unsafe"
+    cloud_init: str = ""
+    shares: str = ""  # "auto", "9p" or "virtiofs"
+    platform: str = ""  # like "linux/arm64"; empty: the host's
+
+
+EMPTY = "empty"
+
+
+@dataclass(frozen=True)
 class Spec:
     """All an instance is asked to be."""
 
@@ -95,3 +126,4 @@ class Spec:
     stop_signal: str = "SIGTERM"
     stop_timeout_seconds: int = 10
     remove: bool = False
+    hardware: Hardware = Hardware()

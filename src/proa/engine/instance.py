@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from proa.isolation.base import Running
-from proa.spec import Limits, Mount, Port, Process, Security, Spec
+from proa.spec import Hardware, Limits, Mount, Port, Process, Security, Spec
 
 CREATED, STARTING, RUNNING, PAUSED, EXITED, REMOVING = (
     "created", "starting", "running", "paused", "exited", "removing"
@@ -53,9 +53,11 @@ def load_spec(data: dict[str, Any]) -> Spec:
     """A Spec from JSON data."""
     process = Process(**{**data["process"], **_tuples(data["process"])})
     security = Security(**{**data["security"], **_tuples(data["security"])})
+    hardware = data.get("hardware", {})  # engines before it had none
     changed = {
         "process": process,
         "security": security,
+        "hardware": Hardware(**{**hardware, **_tuples(hardware)}),
         "limits": Limits(**data["limits"]),
         "mounts": tuple(Mount(**item) for item in data["mounts"]),
         "ports": tuple(Port(**item) for item in data["ports"]),

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from proa import capabilities
+from proa.engine import hardware
 from proa.engine.fields import Fields
 from proa.errors import Invalid, Unsupported
 from proa.spec import Limits, Mount, Port, Process, Security, Spec
@@ -65,6 +66,7 @@ def merge(body: Any, image: Mapping[str, Any], instance_id: str) -> Spec:
         stop_signal=config.text("StopSignal") or defaults.text("StopSignal") or "SIGTERM",
         stop_timeout_seconds=config.integer("StopTimeout") if config.has("StopTimeout") else 10,
         remove=host.boolean("AutoRemove"),
+        hardware=hardware.parse(body),
     )
     return spec
 

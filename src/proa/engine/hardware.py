@@ -1,0 +1,75 @@
+"""The `Proa` object of a create request: what machine a vm is to be.  Pure.
+
+Its keys are the fields of `spec.Hardware` in CamelCase; a key that is none of them is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from proa.engine.fields import Fields
+from proa.errors import Invalid
+from proa.spec import EMPTY, Hardware
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "format": ("raw", "qcow2", "vmdk", "vhdx", "vdi"),
+    "boot": ("disk", "cdrom"),
+    "machine": ("auto", "pc", "q35", "microvm", "virt"),
+    "firmware": ("auto", "bios", "uefi", "secureboot"),
+    "disk_bus": ("virtio", "ide", "sata", "nvme", "scsi"),
+    "nic": ("virtio", "e1000", "rtl8139"),
+    "display": ("none", "std", "virtio"),
+    "accelerator": ("auto", "kvm", "tcg"),
+    "cache": ("writeback", "none", "writethrough", "unsafe"),
+    "shares": ("auto", "9p", "virtiofs"),
+}
+CDROMS_MAXIMUM = 4
+CLOUD_INIT_MAXIMUM_BYTES = 1 << 20
+DISK_MAXIMUM_BYTES = 16 << 40
+SECTOR_BYTES = 512
+
+
+def key(field: str) -> str:
+    """A field's name in the API."""
+    return "".join(word.capitalize() for word in field.split("_"))
+
+
+def parse(body: Any) -> Hardware:
+    """The `Hardware` of a create body.  Raises Invalid, naming the field."""
+    given = Fields(body).fields("Proa")
+    kinds = {key(item.name): (item.name, item.default) for item in fields(Hardware)}
+    values: dict[str, Any] = {}
+    for name in given.names():
+        if name not in kinds:
+            raise Invalid(f"unknown field 'Proa.{name}'", hint=f"known are {', '.join(kinds)}")
+        field, default = kinds[name]
+        values[field] = _value(given, name, default)
+    hardware = Hardware(**values)
+    _check(hardware)
+    return hardware
+
+
+def _value(given: Fields, name: str, default: object) -> Any:
+    if isinstance(default, bool):
+        return given.boolean(name)
+    if isinstance(default, int):
+        return given.integer(name)
+    return given.strings(name) if isinstance(default, tuple) else given.text(name)
+
+
+def _check(hardware: Hardware) -> None:
+    for field, allowed in CHOICES.items():
+        value = getattr(hardware, field)
+        if value and value not in allowed:
+            raise Invalid(f"unknown {field.replace('_', ' ')} '{value}'", hint=", ".join(allowed))
+    for path in (hardware.disk, *hardware.cdroms):
+        if path and path != EMPTY and not path.startswith("/"):
+            raise Invalid(f"the disk '{path}' must be an absolute path")
+    size = hardware.disk_bytes
+    if not 0 <= size <= DISK_MAXIMUM_BYTES or size % SECTOR_BYTES:
+        raise Invalid(f"a disk of '{size}' bytes is not made", hint="a multiple of 512, up to 16t")
+    if len(hardware.cdroms) > CDROMS_MAXIMUM:
+        raise Invalid(f"'{len(hardware.cdroms)}' CDs are too many", hint=f"up to {CDROMS_MAXIMUM}")
+    if len(hardware.cloud_init.encode()) > CLOUD_INIT_MAXIMUM_BYTES:
+        raise Invalid("the cloud-init data is larger than 1 MiB")
