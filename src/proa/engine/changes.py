@@ -22,7 +22,7 @@ from proa import plan
 from proa.agent import Agent, Attach
 from proa.errors import Cancelled, Corrupt, HostError, Timeout, Unsupported
 from proa.host import files
-from proa.image.layer import pack, sparse, tar, tree, unpack, writer
+from proa.image.layer import member, pack, sparse, tar, tree, unpack, writer
 from proa.image.layer.tar import BLOCK, Entry
 
 RECORD = struct.Struct("<8I2Q")  # docs/protocol.md, "Builtins"
@@ -147,7 +147,7 @@ def layer(records: Records, root: os.stat_result) -> Iterator[bytes]:
     """
     attributes: dict[bytes, bytes] = {}
     total = 0
-    for _ in range(2 * unpack.MAXIMUM_ENTRIES):
+    for _ in range(2 * member.MAXIMUM_ENTRIES):
         head = RECORD.unpack(records.read(RECORD.size))
         path, link = _names(records, head[0], head[1])
         flags, size = head[7], head[8]

@@ -19,7 +19,7 @@ from proa.image.reference import Reference
 from proa.image.registry import auth, origins, platforms, pull, push, resolve
 from proa.image.registry import credentials as logins
 from proa.image.registry.auth import Authorizer
-from proa.image.registry.client import Registry
+from proa.image.registry.client import REFERRERS_TAG, Registry
 from proa.image.registry.credentials import Credentials
 from proa.image.registry.hosts import Hosts
 from proa.image.registry.push import Pushed
@@ -108,6 +108,10 @@ class Registries:
         """Every tag of a repository."""
         registry, wanted = self._for(repository, login)
         return registry.tags(wanted.path)
+
+    def image_tags(self, repository: str, login: str) -> list[str]:
+        """Those tags that name images: not the ones that list referrers."""
+        return [tag for tag in self.tags(repository, login) if not REFERRERS_TAG.fullmatch(tag)]
 
     def distribution(self, name: str, login: str) -> dict[str, Any]:
         """Docker's DistributionInspect: what a name stands for, and the platforms it has."""

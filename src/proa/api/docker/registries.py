@@ -28,7 +28,7 @@ def auth(engine: Engine, request: Request) -> Answer:
 
 
 def pull(engine: Engine, request: Request) -> Answer:
-    """POST /images/create?fromImage=...: without any tag, every tag of the repository."""
+    """POST /images/create?fromImage=...: without any tag, every image's tag of the repository."""
     name, tag = request.text("fromImage"), request.text("tag")
     platform, login = request.text("platform"), login_of(request)
     request.body.all(bodies.BODY_BYTES)
@@ -39,7 +39,7 @@ def pull(engine: Engine, request: Request) -> Answer:
         watch = Watch(feed.told, feed.cancelled)
         names = [name]
         if name == _untagged(name):
-            names = [f"{name}:{found}" for found in engine.registries.tags(name, login)]
+            names = [f"{name}:{found}" for found in engine.registries.image_tags(name, login)]
         for one in names:
             engine.registries.pull(one, platform, login, watch)
         yield from ()

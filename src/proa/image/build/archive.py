@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from proa.errors import Corrupt, Invalid
 from proa.image.build import place as places
 from proa.image.build.place import Target
-from proa.image.layer import tar
+from proa.image.layer import member, tar
 from proa.image.layer.stream import STANDARD_BOUNDS, Bounds, decompressed, write_all
 from proa.image.layer.tar import Entry
-from proa.image.layer.unpack import MAXIMUM_ENTRIES, MAXIMUM_HOLES, MAXIMUM_ID, MAXIMUM_PATH
 
 _KINDS = {tar.FIFO: stat.S_IFIFO, tar.CHARACTER: stat.S_IFCHR, tar.BLOCKDEV: stat.S_IFBLK}
 
@@ -52,8 +51,8 @@ def unpack(
         reader = tar.Reader(plain)
         unpacker = _Unpacker(target, owner)
         for count, entry in enumerate(reader):
-            if count >= MAXIMUM_ENTRIES:
-                raise Corrupt(f"the archive has more than '{MAXIMUM_ENTRIES}' entries")
+            if count >= member.MAXIMUM_ENTRIES:
+                raise Corrupt(f"the archive has more than '{member.MAXIMUM_ENTRIES}' entries")
             target.check()
             unpacker.add(entry, reader.chunks())
         unpacker.finish()
@@ -64,7 +63,7 @@ class _Unpacker:
         self._target = target
         self._owner = owner
         self._times: dict[bytes, int] = {}
-        self._holes = 0
+        self._holes = member.Holes("archive")
         self._makers: dict[str, Callable[[Entry, bytes], None]] = {
             tar.DIRECTORY: self._directory, tar.SYMLINK: self._symlink,
             tar.HARDLINK: self._hardlink, tar.FIFO: self._node,
@@ -72,9 +71,8 @@ class _Unpacker:
         }  # fmt: skip
 
     def add(self, entry: Entry, data: Iterator[memoryview]) -> None:
-        path = _clean(entry.name)
-        if not (0 <= entry.uid <= MAXIMUM_ID and 0 <= entry.gid <= MAXIMUM_ID):
-            raise Corrupt(f"'{_show(path)}' has an impossible owner '{entry.uid}:{entry.gid}'")
+        path = member.path(entry.name, "archive")
+        member.check_owner(entry)
         with _reporting(path):
             self._add(entry, path, data)
 
@@ -104,26 +102,11 @@ class _Unpacker:
                     write_all(fd, chunk)
                     self._target.check()
             else:
-                self._sparse(entry, fd, data)
+                self._holes.write(fd, entry, data)
             self._own(fd, entry)
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(fd)
-
-    def _sparse(self, entry: Entry, fd: int, data: Iterator[memoryview]) -> None:
-        assert entry.segments is not None
-        self._holes += entry.size - entry.stored
-        if self._holes > MAXIMUM_HOLES:
-            raise Corrupt(f"the archive's sparse files are larger than '{MAXIMUM_HOLES}' bytes")
-        os.ftruncate(fd, entry.size)
-        piece = memoryview(b"")
-        for offset, length in entry.segments:
-            os.lseek(fd, offset, os.SEEK_SET)
-            while length:
-                piece = piece or next(data)
-                part, piece = piece[:length], piece[length:]
-                write_all(fd, part)
-                length -= len(part)
 
     def _own(self, fd: int, entry: Entry) -> None:
         os.fchown(fd, *self._ids(entry))
@@ -145,16 +128,14 @@ class _Unpacker:
         self._target.set_times(place, entry.mtime_ns)
 
     def _hardlink(self, entry: Entry, place: bytes) -> None:
-        link = _clean(entry.link)
+        link = member.path(entry.link, "archive")
         if not link:
-            raise Corrupt(f"'{_show(place)}' is a hard link to the root")
+            raise Corrupt(f"'{member.show(place)}' is a hard link to the root")
         parent = os.fsencode(self._target.real(os.fsdecode(posixpath.dirname(link))))
         self._target.link(posixpath.join(parent, posixpath.basename(link)), place)
 
     def _node(self, entry: Entry, place: bytes) -> None:
-        if not (0 <= entry.major < 1 << 12 and 0 <= entry.minor < 1 << 20):
-            raise Corrupt(f"'{_show(place)}' has an impossible device number")
-        device = os.makedev(entry.major, entry.minor) if entry.kind != tar.FIFO else 0
+        device = member.device(entry) if entry.kind != tar.FIFO else 0
         self._target.node(place, _KINDS[entry.kind] | entry.mode, device)
         self._target.own(place, self._ids(entry), entry.mode)
         self._target.set_times(place, entry.mtime_ns)
@@ -167,26 +148,13 @@ class _Unpacker:
                 self._target.set_times(place, mtime_ns)
 
 
-def _clean(name: bytes) -> bytes:
-    if len(name) > MAXIMUM_PATH:
-        raise Corrupt(f"the name '{_show(name)}' is too long")
-    path = posixpath.normpath(b"./" + name.lstrip(b"/"))
-    if path.split(b"/")[0] == b"..":
-        raise Corrupt(f"the name '{_show(name)}' leads out of the archive")
-    return b"" if path == b"." else path
-
-
-def _show(name: bytes) -> str:
-    return os.fsdecode(name[:200])
-
-
 @contextmanager
 def _reporting(path: bytes) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno is not None and error.errno in places.MALFORMED:
-            raise Corrupt(f"cannot unpack '{_show(path)}': {error.strerror}") from error
+            raise Corrupt(f"cannot unpack '{member.show(path)}': {error.strerror}") from error
         raise
     except Invalid as error:
-        raise Corrupt(f"cannot unpack '{_show(path)}': {error.message}") from error
+        raise Corrupt(f"cannot unpack '{member.show(path)}': {error.message}") from error

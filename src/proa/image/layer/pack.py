@@ -16,10 +16,10 @@ from pathlib import Path
 
 from proa.errors import Corrupt, Unsupported
 from proa.image.layer import tar
+from proa.image.layer.member import MAXIMUM_PATH
 from proa.image.layer.merged import Directory, Merged
 from proa.image.layer.stream import CHUNK
 from proa.image.layer.tar import Entry
-from proa.image.layer.unpack import MAXIMUM_PATH
 from proa.image.layer.writer import Sink, Writer
 
 WHITEOUT = b".wh."

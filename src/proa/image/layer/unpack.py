@@ -18,17 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proa.errors import Corrupt, Unsupported
-from proa.image.layer import tar, tree
+from proa.image.layer import member, tar, tree
 from proa.image.layer.stream import Source, write_all
 from proa.image.layer.tar import Entry
 
-MAXIMUM_ENTRIES = 4_000_000
-MAXIMUM_HOLES = 64 << 30  # bytes of all sparse files together that are not in the archive
-MAXIMUM_PATH = 4095
-MAXIMUM_ID = (1 << 32) - 2
 OPAQUE = b"trusted.overlay.opaque"
 _WHITEOUT = b".wh."
-_UNCLEAN = {b"", b"/", b"."}  # a name that begins or ends so is looked at more closely
 _OPAQUE_WHITEOUT = b".wh..wh..opq"
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOREIGN_XATTRS = (b"trusted.overlay.", b"user.overlay.", b"security.selinux")
@@ -58,8 +53,8 @@ def unpack(
     with _Unpacker(root, trash) as unpacker:
         reader = tar.Reader(source)
         for count, entry in enumerate(reader):
-            if count >= MAXIMUM_ENTRIES:
-                raise Corrupt(f"the layer has more than '{MAXIMUM_ENTRIES}' entries")
+            if count >= member.MAXIMUM_ENTRIES:
+                raise Corrupt(f"the layer has more than '{member.MAXIMUM_ENTRIES}' entries")
             if accept is None or accept(entry):
                 unpacker.add(entry, reader.chunks())
         return unpacker.finish()
@@ -72,7 +67,8 @@ class _Unpacker:
         self._replaced = 0
         self._directories = tree.Directories(self._root)
         self._times: dict[bytes, int] = {}
-        self._size = self._holes = 0
+        self._size = 0
+        self._holes = member.Holes("layer")
         self._hides = False
         self._makers: dict[str, Callable[[Entry, int, bytes], None]] = {
             tar.DIRECTORY: self._directory, tar.SYMLINK: self._symlink,
@@ -91,16 +87,16 @@ class _Unpacker:
     # -- one entry ------------------------------------------------------------------------------
 
     def add(self, entry: Entry, data: Iterator[memoryview]) -> None:
-        path = _clean(entry.name)
-        _check_ids(entry)
+        path = member.path(entry.name, "layer")
+        member.check_owner(entry)
         try:
             self._add(entry, path, data)
         except OSError as error:
             if error.errno not in _MALFORMED:
                 raise
-            raise Corrupt(f"cannot unpack '{_show(path)}': {error.strerror}") from error
+            raise Corrupt(f"cannot unpack '{member.show(path)}': {error.strerror}") from error
         except (ValueError, OverflowError) as error:
-            raise Corrupt(f"cannot unpack '{_show(path)}': {error}") from error
+            raise Corrupt(f"cannot unpack '{member.show(path)}': {error}") from error
 
     def _add(self, entry: Entry, path: bytes, data: Iterator[memoryview]) -> None:
         parent_path, _, name = path.rpartition(b"/")
@@ -131,27 +127,12 @@ class _Unpacker:
                 for chunk in data:
                     write_all(fd, chunk)
             else:
-                self._sparse(entry, fd, data)
+                self._holes.write(fd, entry, data)
             self._own_open(fd, entry)
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(fd)
         self._size += entry.stored
-
-    def _sparse(self, entry: Entry, fd: int, data: Iterator[memoryview]) -> None:
-        assert entry.segments is not None
-        self._holes += entry.size - entry.stored
-        if self._holes > MAXIMUM_HOLES:
-            raise Corrupt(f"the layer's sparse files are larger than '{MAXIMUM_HOLES}' bytes")
-        os.ftruncate(fd, entry.size)
-        piece = memoryview(b"")
-        for offset, length in entry.segments:
-            os.lseek(fd, offset, os.SEEK_SET)
-            while length:
-                piece = piece or next(data)
-                part, piece = piece[:length], piece[length:]
-                write_all(fd, part)
-                length -= len(part)
 
     def _directory(self, entry: Entry, parent: int, name: bytes) -> None:
         opaque = False
@@ -180,9 +161,9 @@ class _Unpacker:
         self._own(entry, parent, name)
 
     def _hardlink(self, entry: Entry, parent: int, name: bytes) -> None:
-        target = _clean(entry.link)
+        target = member.path(entry.link, "layer")
         if not target:
-            raise Corrupt(f"'{_show(entry.name)}' is a hard link to the root")
+            raise Corrupt(f"'{member.show(entry.name)}' is a hard link to the root")
         source = self._directories.existing(posixpath.dirname(target))
         base = posixpath.basename(target)
         try:
@@ -196,9 +177,7 @@ class _Unpacker:
 
     def _special(self, entry: Entry, parent: int, name: bytes) -> None:
         kind = {tar.FIFO: stat.S_IFIFO, tar.CHARACTER: stat.S_IFCHR, tar.BLOCKDEV: stat.S_IFBLK}
-        if not (0 <= entry.major < 1 << 12 and 0 <= entry.minor < 1 << 20):
-            raise Corrupt(f"'{_show(entry.name)}' has an impossible device number")
-        device = os.makedev(entry.major, entry.minor)
+        device = member.device(entry)
         mode = kind[entry.kind] | entry.mode
         try:
             os.mknod(name, mode, device, dir_fd=parent)
@@ -220,7 +199,7 @@ class _Unpacker:
             return
         hidden = name[len(_WHITEOUT) :]
         if hidden in (b"", b".", b".."):
-            raise Corrupt(f"invalid whiteout '{_show(name)}'")
+            raise Corrupt(f"invalid whiteout '{member.show(name)}'")
         self._hides = True
         try:
             os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
@@ -239,7 +218,7 @@ class _Unpacker:
         """
         self._replaced += 1
         os.rename(name, b"%d" % self._replaced, src_dir_fd=parent, dst_dir_fd=self._trash)
-        return self._directories.only(posixpath.dirname(_clean(entry.name)), parent)
+        return self._directories.only(posixpath.dirname(member.path(entry.name, "layer")), parent)
 
     # -- attributes -----------------------------------------------------------------------------
 
@@ -272,28 +251,6 @@ class _Unpacker:
         return Unpacked(self._size, self._hides)
 
 
-def _clean(name: bytes) -> bytes:
-    """A member's path relative to the root of the layer; empty for the root itself."""
-    if len(name) > MAXIMUM_PATH:
-        raise Corrupt(f"the name '{_show(name)}' is too long")
-    short = name.removeprefix(b"./").removesuffix(b"/")
-    if not (b"/." in short or b"//" in short or {short[:1], short[-1:]} & _UNCLEAN):
-        return short
-    path = posixpath.normpath(b"/" + name).lstrip(b"/")
-    if b".." in name and _escapes(name):
-        raise Corrupt(f"the name '{_show(name)}' leads out of the layer")
-    return path
-
-
-def _escapes(name: bytes) -> bool:
-    return posixpath.normpath(b"./" + name.lstrip(b"/")).split(b"/")[0] == b".."
-
-
-def _check_ids(entry: Entry) -> None:
-    if not (0 <= entry.uid <= MAXIMUM_ID and 0 <= entry.gid <= MAXIMUM_ID):
-        raise Corrupt(f"'{_show(entry.name)}' has an impossible owner '{entry.uid}:{entry.gid}'")
-
-
 def _is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
@@ -312,10 +269,6 @@ def _set_xattr(fd: int, name: bytes, value: bytes) -> None:
             return
         if error.errno in (errno.ENOSPC, errno.E2BIG, errno.ERANGE):
             raise Unsupported(
-                f"the attribute '{_show(name)}' of '{len(value)}' bytes is too large here"
+                f"the attribute '{member.show(name)}' of '{len(value)}' bytes is too large here"
             ) from error
         raise
-
-
-def _show(name: bytes) -> str:
-    return os.fsdecode(name[:200])

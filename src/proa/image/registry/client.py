@@ -28,6 +28,7 @@ ACCEPTED = (
 _ACCEPT = ", ".join((*ACCEPTED, "*/*;q=0.1"))
 _SAYS_NOTHING = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
 _DIGEST_HEADER = "Docker-Content-Digest"
+REFERRERS_TAG = re.compile(r"sha(256-[0-9a-f]{64}|512-[0-9a-f]{128})")
 _MAXIMUM_PAGES = 1000
 _PAGE = 1000
 _NEXT = re.compile(r"""<([^<>]*)>\s*;[^,]*\brel="?next"?""")
@@ -44,6 +45,11 @@ class Authorizer(Protocol):
         `challenge` what `WWW-Authenticate` said: empty before the first refusal, when only what
         is known already is asked for.
         """
+
+
+def referrers_tag(digest: str) -> str:
+    """The tag under which registries without the API list referrers ("Referrers Tag Schema")."""
+    return digest.replace(":", "-")
 
 
 class Anonymous:
@@ -246,7 +252,7 @@ class Registry:
 
     def _tagged_referrers(self, repository: str, digest: str) -> list[Descriptor]:
         try:
-            listed = self.manifest(repository, digest.replace(":", "-"))
+            listed = self.manifest(repository, referrers_tag(digest))
         except NotFound:
             return []
         return list(manifest.parse_index(listed.data))

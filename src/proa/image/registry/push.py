@@ -23,7 +23,7 @@ from proa.image.manifest import Descriptor, Manifest
 from proa.image.progress import Progress, Step, silent
 from proa.image.reference import Reference
 from proa.image.registry import origins, recompressed, uploads
-from proa.image.registry.client import Document, Registry
+from proa.image.registry.client import Document, Registry, referrers_tag
 from proa.image.registry.sending import Parcel, Target, deliver
 from proa.image.staging import Arrival, Spooled, Stage
 from proa.image.store import Images
@@ -235,7 +235,7 @@ class _Job:
 
 def _list_by_tag(target: Target, subject: str, described: Descriptor) -> None:
     """Note a referrer in the index that stands in where a registry has no referrers API."""
-    tag = subject.replace(":", "-")
+    tag = referrers_tag(subject)
     listed: list[dict[str, Any]] = []
     try:
         data = target.registry.manifest(target.repository, tag).data
