@@ -6,12 +6,12 @@ a `Share` a bind mount or a 9p folder, a `Link` a veth end or a tap.  No service
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from proa.plan import Step
-from proa.spec import Limits
+from proa.spec import Hardware, Limits
 
 
 class Rootfs(Protocol):
@@ -81,6 +81,7 @@ class Launch:
     remove: bool = False  # the writable layer is thrown away at the end
     once: bool = False  # for one command: nothing is kept ready for a next, nor written durably
     idle: bool = False  # only for work on its files, with nothing of the engine's over them
+    hardware: Hardware = field(default_factory=Hardware)
 
 
 @dataclass(frozen=True)
