@@ -8,6 +8,7 @@ from proa.cli import buildorder, session
 from proa.cli.buildshow import MODES
 from proa.cli.options import Command, Option, Values
 from proa.errors import BuildError, Invalid
+from proa.printable import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _place(error: BuildError) -> str:
     where = f"{error.file}:{error.line}:{error.column}\n"
     if not error.source:
         return where
-    source = "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in error.source)
+    source = visible(error.source)
     before = source[: max(0, error.column - 1)]
     blank = "".join("\t" if char == "\t" else " " for char in before)
     margin = f"{error.line:>4} | "

@@ -6,6 +6,7 @@ import sys
 import time
 
 from proa.cli.format import decimal_size
+from proa.printable import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Show:
 def _plain(text: bytes) -> str:
     """A line of output without what would move the cursor: the last of what `\\r` overwrote."""
     shown = text.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
-    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in shown)
+    return visible(shown)
 
 
 class Plain(Show):

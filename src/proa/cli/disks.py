@@ -11,6 +11,7 @@ from proa.client import disks, fastjson
 from proa.client.connection import quote, target
 from proa.client.progress import checked
 from proa.errors import Conflict, EngineUnavailable
+from proa.printable import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _mib(size: int) -> str:
 
 def _tell(message: dict[str, Any], quiet: bool) -> None:
     if not quiet and message.get("status"):
-        sys.stderr.write(f"{_plain(message['status'])}\n")
+        sys.stderr.write(f"{visible(message['status'])}\n")
 
 
 def from_disk(values: Values, arguments: list[str]) -> int:
@@ -69,7 +70,7 @@ def from_disk(values: Values, arguments: list[str]) -> int:
     if not made:
         raise EngineUnavailable("the engine stopped before the image was made")
     for problem in made["problems"]:
-        sys.stderr.write(f"note: {_plain(problem)}\n")
+        sys.stderr.write(f"note: {visible(problem)}\n")
     if values.ledger:
         _write(values.ledger, _ledger_text(made["ledger"], values.ledger))
     if values.containerfile:
@@ -101,15 +102,10 @@ def _ledger_text(ledger: dict[str, Any], path: str) -> str:
         lines.append(f"{ledger['other_bytes']:>15}  the file system's own: metadata, whole blocks")
         lines.append(f"{ledger['used_bytes']:>15}  USED")
     lines.append("")
-    lines += [f"{size:>15}  package {_plain(name)}" for name, size in ledger["packages"].items()]
+    lines += [f"{size:>15}  package {visible(name)}" for name, size in ledger["packages"].items()]
     lines.append("")
-    lines += [f"left out: /{_plain(name)}" for name in ledger["left_out_paths"]]
+    lines += [f"left out: /{visible(name)}" for name in ledger["left_out_paths"]]
     return "\n".join(lines) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Of a stranger's disk: nothing in it moves the cursor or begins a line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 _QUIET = Option("-q, --quiet", "flag", "", "print no progress")

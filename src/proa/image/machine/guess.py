@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from proa.printable import clean
+
 # Of every machine, and no reason to have one.
 _USUAL = re.compile(
     r"(systemd-|getty|serial-getty|console-|dbus|cron|crond|ssh|sshd|rsyslog|syslog|networking|"
@@ -94,19 +96,14 @@ def _command(name: str, unit: str) -> tuple[tuple[str, ...], str]:
 def containerfile(found: Guess, about: str, left_out: Sequence[str]) -> str:
     """A proposal: FROM scratch and the tree, each guess with its reason above it."""
     lines = [
-        f"# Proposed from {_plain(about)}.",
+        f"# Proposed from {clean(about)}.",
         "# rootfs.tar is the only layer of the image made with this file.",
         f"# Left out: {', '.join(left_out) or 'nothing'}.",
         "FROM scratch",
         "ADD rootfs.tar /",
     ]
-    lines += [f"# A guess: {_plain(note)}." for note in found.notes]
+    lines += [f"# A guess: {clean(note)}." for note in found.notes]
     lines += [f"EXPOSE {port}" for port in found.ports]
     if found.command:
         lines.append(f"CMD {json.dumps(list(found.command))}")
     return "\n".join(lines) + "\n"
-
-
-def _plain(text: str) -> str:
-    """One line of letters: it is of a stranger's disk."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -20,7 +20,8 @@ from proa.image.registry import transport
 from proa.image.registry.hosts import Endpoint
 from proa.image.registry.refusals import expect, said
 from proa.image.registry.transport import Answer, Request, Transport
-from proa.image.registry.wire import Unreachable, clean
+from proa.image.registry.wire import Unreachable
+from proa.printable import clean
 
 ACCEPTED = (
     manifest.OCI_INDEX, manifest.OCI_MANIFEST, manifest.DOCKER_INDEX, manifest.DOCKER_MANIFEST,

@@ -11,7 +11,7 @@ from typing import Any
 from proa.errors import ImageNotFound, Invalid
 from proa.image import archive
 from proa.image.manifest import Descriptor
-from proa.image.registry.wire import clean
+from proa.printable import clean
 
 _WORD = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _SPELLINGS = {

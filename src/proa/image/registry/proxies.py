@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from proa.errors import RegistryError
 from proa.image.registry.hosts import is_loopback
-from proa.image.registry.wire import clean
+from proa.printable import clean
 
 
 def proxy_for(scheme: str, host: str, port: int) -> tuple[str, int, str] | None:

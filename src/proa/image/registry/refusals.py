@@ -6,7 +6,8 @@ import json
 
 from proa.errors import ImageNotFound, NotFound, ProaError, RegistryError, Unauthorized
 from proa.image.registry.transport import Answer
-from proa.image.registry.wire import Unreachable, clean
+from proa.image.registry.wire import Unreachable
+from proa.printable import clean
 
 _MAXIMUM_ERROR = 64 << 10
 

@@ -13,7 +13,7 @@ from proa.image.reference import Reference
 from proa.image.registry import blobs, client, platforms
 from proa.image.registry.client import Document, Registry
 from proa.image.registry.platforms import Platform
-from proa.image.registry.wire import clean
+from proa.printable import clean
 
 _DEPTH = 3  # of indexes in indexes
 _MAXIMUM_IMAGES = 100  # of one index that are taken together

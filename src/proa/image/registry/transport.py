@@ -23,7 +23,8 @@ from proa.image.registry import wire
 from proa.image.registry.hosts import Hosts, Trust, is_loopback
 from proa.image.registry.pool import Pool
 from proa.image.registry.proxies import proxy_for
-from proa.image.registry.wire import Patience, Route, Terms, Unreachable, clean
+from proa.image.registry.wire import Patience, Route, Terms, Unreachable
+from proa.printable import clean
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})

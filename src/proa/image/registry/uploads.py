@@ -15,7 +15,7 @@ from proa.image.registry import transport
 from proa.image.registry.client import Call, Document, Registry
 from proa.image.registry.refusals import expect
 from proa.image.registry.transport import Answer, Body
-from proa.image.registry.wire import clean
+from proa.printable import clean
 
 _BYTES = "application/octet-stream"
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")

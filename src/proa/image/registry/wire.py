@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proa.errors import Cancelled, RegistryError
+from proa.printable import clean
 
 _BUFFER_BYTES = 64 << 10
 LOOK_SECONDS = 0.5  # how often somebody who waits looks whether he shall go on
@@ -169,8 +170,3 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return clean(str(error)) or type(error).__name__
-
-
-def clean(text: str, limit: int = 200) -> str:
-    """A line of somebody else's text that is safe to print."""
-    return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()

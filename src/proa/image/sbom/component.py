@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from proa.printable import clean
+
 DEB, RPM, APK, PYTHON, NPM, GO = "deb", "rpm", "apk", "pypi", "npm", "golang"
 _OF_DISTRIBUTION = (DEB, RPM, APK)
 MAXIMUM_TEXT = 500
@@ -62,5 +64,4 @@ class Facts:
 
 def short(text: str) -> str:
     """One printable line of bounded length."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    return " ".join(plain.split())[:MAXIMUM_TEXT]
+    return clean(text, MAXIMUM_TEXT)
