@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proa.errors import BuildError, Invalid
+from proa.image import platforms
 from proa.image.build import cache, containerfile, copy, modes, plan, words
 from proa.image.build import wildcards as wild
 from proa.image.build.config import Draft
@@ -198,7 +199,7 @@ def test_a_context_is_a_directory_or_an_image() -> None:
     ],
 )  # fmt: skip
 def test_platforms(text: str, found: str) -> None:
-    assert str(plan.platform(text)) == found
+    assert str(platforms.parse(text)) == found
 
 
 def test_keys_tell_everything_apart() -> None:

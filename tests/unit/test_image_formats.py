@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proa.errors import Corrupt, Invalid, Unsupported
-from proa.image.archive import architecture
+from proa.image import platforms
 from proa.image.catalog import Image
 from proa.image.store import Images
 from tests.conftest import need
@@ -48,7 +48,7 @@ def saved(images: Images, *names: str, kind: str = "oci-archive") -> bytes:
 def many_platforms() -> tuple[Maker, dict[str, str]]:
     """An index of two platforms and an attestation, an SBOM of it, a signature of the SBOM."""
     made = Maker()
-    here = made.image(tar("here"), tar("more"), architecture=architecture())
+    here = made.image(tar("here"), tar("more"), architecture=platforms.here().architecture)
     other = made.image(tar("other"), architecture="s390x")
     note = made.image(
         tar("{}"), architecture="unknown", annotations={"vnd.docker.reference.type": "x"}
@@ -169,7 +169,7 @@ def test_cycles_and_depth_end(images: Images) -> None:
 
 def test_an_index_of_ten_thousand(images: Images) -> None:
     made = Maker()
-    here = made.image(tar("x"), architecture=architecture())
+    here = made.image(tar("x"), architecture=platforms.here().architecture)
     gone = {"mediaType": layout.MANIFEST, "size": 5, "platform": {"os": "linux"}}
     others = [{**gone, "digest": f"sha256:{number:064x}"} for number in range(10_000)]
     made.listed.append(made.index(*others, here))

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from proa.errors import ImageNotFound, Invalid, ProaError, RegistryError
+from proa.image import platforms
 from proa.image.manifest import Descriptor
-from proa.image.registry import platforms, proxies, transport
+from proa.image.platforms import Platform
+from proa.image.registry import proxies, transport
 from proa.image.registry.hosts import Hosts, is_loopback
-from proa.image.registry.platforms import Platform
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -7,7 +7,7 @@ import threading
 from proa.engine.core import Core
 from proa.engine.registries import Registries, Watch
 from proa.errors import ImageNotFound
-from proa.image import reference
+from proa.image import platforms, reference
 from proa.image.build.request import BuildRequest, Report
 from proa.image.catalog import Image
 from proa.image.progress import silent
@@ -49,8 +49,6 @@ class Builder:
             image = self._core.images.get(name)
         except ImageNotFound:
             return None
-        from proa.image.build import plan
-
-        wanted = plan.platform(platform)
+        wanted = platforms.parse(platform)
         is_wanted = image.details.architecture in ("", wanted.architecture)
         return image if is_wanted or not platform else None

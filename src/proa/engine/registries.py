@@ -11,12 +11,12 @@ from typing import Any
 
 from proa.engine.events import Events
 from proa.errors import ImageNotFound, Invalid, RegistryError, Unauthorized
-from proa.image import manifest, reference
+from proa.image import manifest, platforms, reference
 from proa.image.catalog import Image
 from proa.image.manifest import Descriptor
 from proa.image.progress import Progress
 from proa.image.reference import Reference
-from proa.image.registry import auth, origins, platforms, pull, push, resolve
+from proa.image.registry import auth, origins, pull, push, resolve
 from proa.image.registry import credentials as logins
 from proa.image.registry.auth import Authorizer
 from proa.image.registry.client import REFERRERS_TAG, Registry

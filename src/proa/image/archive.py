@@ -6,29 +6,17 @@ their own names.  Then whatever describes the images is looked up among them.
 
 from __future__ import annotations
 
-import platform
 import posixpath
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from proa.errors import Corrupt
-from proa.image import config, manifest, oci, reference
+from proa.image import config, manifest, oci, platforms, reference
 from proa.image.layer.stream import Bounds, Source, compression_of, decompressed
 from proa.image.manifest import Descriptor, Manifest
 from proa.image.members import Members
 from proa.image.reference import Reference
 from proa.image.staging import Spooled, Stage
-
-_ARCHITECTURES = {
-    "x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "ppc64le": "ppc64le",
-    "s390x": "s390x", "riscv64": "riscv64", "loongarch64": "loong64",
-}  # fmt: skip
-
-
-def architecture() -> str:
-    """This machine's, in the words of images."""
-    machine = platform.machine()
-    return _ARCHITECTURES.get(machine, machine)
 
 
 def load(file: Source, stage: Stage, bounds: Bounds) -> None:
@@ -176,7 +164,8 @@ def import_(
         raise Corrupt("the archive is empty")
     created = config.now()
     configuration = stage.write(manifest.encode({
-        "architecture": architecture(), "os": "linux", "created": created, "config": about[0],
+        "architecture": platforms.here().architecture, "os": "linux",
+        "created": created, "config": about[0],
         "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
         "history": [{"created": created, "comment": about[1] or "imported from an archive"}],
     }))  # fmt: skip

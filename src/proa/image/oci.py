@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from proa.errors import Corrupt, Invalid, Unsupported
-from proa.image import manifest, reference, referrers
+from proa.image import manifest, platforms, reference, referrers
 from proa.image.layout import INDEX
 from proa.image.manifest import Descriptor
 from proa.image.members import BLOBS, Members
@@ -92,8 +92,6 @@ def _choose(item: Descriptor, members: Members, path: list[Descriptor]) -> Descr
 
 
 def _fitting(images: Sequence[Descriptor]) -> Descriptor:
-    from proa.image.registry import platforms  # brings HTTP and TLS along
-
     here = platforms.here()
     ranked = [(platforms.rank(here, platforms.of(image.platform)), image) for image in images]
     fitting = [(rank, image) for rank, image in ranked if rank is not None]

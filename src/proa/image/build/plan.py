@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proa.errors import BuildError, Invalid
-from proa.image import reference
+from proa.image import platforms, reference
 from proa.image.build import mounts, scope, words
 from proa.image.build.instructions import Containerfile, Instruction, Stage
 from proa.image.build.request import BuildRequest
 from proa.image.build.text import did_you_mean
+from proa.image.platforms import Platform
 
 SCRATCH = "scratch"
 IMAGE_CONTEXT = "docker-image://"
 LAYERED = ("RUN", "COPY", "ADD", "WORKDIR")
-_ARCHITECTURES = {
-    "x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64", "i386": "386",
-    "i686": "386", "armv7l": "arm/v7", "armhf": "arm/v7", "riscv64": "riscv64",
-    "ppc64le": "ppc64le", "s390x": "s390x",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Platform:
-    """`os/architecture[/variant]`."""
-
-    os: str
-    architecture: str
-    variant: str = ""
-
-    def __str__(self) -> str:
-        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
-
-
-def platform(text: str) -> Platform:
-    """The platform that `text` means; this host's when it is empty.  Raises Invalid."""
-    if not text:
-        found = _ARCHITECTURES.get(os.uname().machine, os.uname().machine)
-        text = f"linux/{found}"
-    names = text.lower().split("/")
-    if len(names) > 3 or not all(names) or (len(names) == 1 and names[0] not in _ARCHITECTURES):
-        raise Invalid(f"invalid platform '{text[:60]}'", hint="write it like linux/arm64")
-    if len(names) == 1:
-        names = ["linux", *_ARCHITECTURES[names[0]].split("/")]
-    architecture = _ARCHITECTURES.get(names[1], names[1])
-    variant = names[2] if len(names) > 2 else ""
-    if architecture.startswith("arm/"):
-        architecture, variant = "arm", variant or architecture.partition("/")[2]
-    return Platform(
-        names[0], architecture, "" if (architecture, variant) == ("arm64", "v8") else variant
-    )
 
 
 @dataclass(frozen=True)
@@ -100,9 +64,11 @@ class Plan:
 
 def make(file: Containerfile, request: BuildRequest) -> Plan:
     """The plan of a build.  Raises BuildError, Invalid."""
-    wanted = platform(request.platform)
+    wanted = platforms.parse(request.platform)
     target = _target(file, request.target)
-    predefined = scope.platform_variables(str(platform("")), str(wanted), file.stages[target].name)
+    predefined = scope.platform_variables(
+        str(platforms.here()), str(wanted), file.stages[target].name
+    )
     known = scope.of_file(file, predefined, request.arguments)
     nodes = tuple(_node(file, request, known, index) for index in range(len(file.stages)))
     needed: set[int] = set()
@@ -160,7 +126,7 @@ def _checked_platform(stage: Stage, text: str) -> None:
     try:
         if not text:
             raise Invalid(f"the platform '{stage.platform}' is empty", hint="is an ARG missing?")
-        platform(text)
+        platforms.parse(text)
     except Invalid as error:
         raise stage.origin.error(error.message, hint=error.hint) from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from proa.errors import BuildError, Cancelled, Invalid, NoSpace, ProaError
+from proa.image import platforms
 from proa.image.assembly import Assembly, Layer
 from proa.image.build import cache, containerfile, plan, scope, users, view, words
 from proa.image.build.config import DEFAULT_PATH, Draft
@@ -118,7 +119,7 @@ class Stage:
         if base.image:
             return self._image(base.image)
         wanted = (
-            plan.platform(self.node.platform) if self.node.platform else self.shop.plan.platform
+            platforms.parse(self.node.platform) if self.node.platform else self.shop.plan.platform
         )
         document: dict[str, Any] = {
             "architecture": wanted.architecture, "os": wanted.os,

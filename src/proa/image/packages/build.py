@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proa.errors import Invalid
-from proa.image import reference
+from proa.image import platforms, reference
 from proa.image.build.step import Runner
 from proa.image.catalog import Image
 from proa.image.layer.mounted import mounted
@@ -21,11 +21,6 @@ from proa.image.progress import Progress
 from proa.image.store import Images
 
 _INSTALLERS: dict[str, Callable[[Work], list[Made]]] = {DEB: deb.install, RPM: rpm.install}
-# What Go, and so an OCI configuration, calls what dpkg and rpm call otherwise.
-_ARCHITECTURES = {
-    "i386": "386", "i686": "386", "x86_64": "amd64", "aarch64": "arm64", "armhf": "arm",
-    "armel": "arm", "ppc64el": "ppc64le", "mips64el": "mips64le",
-}  # fmt: skip
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -85,7 +80,7 @@ def _document(spec: Spec, made: list[Made]) -> dict[str, Any]:
     history = [{"created": _time(item.epoch_seconds), "created_by": item.made_by} for item in made]
     name = spec.architecture or sources.host_architecture()
     document: dict[str, Any] = {
-        "created": created, "architecture": _ARCHITECTURES.get(name, name), "os": "linux",
+        "created": created, "architecture": platforms.on(name).architecture, "os": "linux",
         "config": _config(spec), "history": history,
     }  # fmt: skip
     if name == "armhf":

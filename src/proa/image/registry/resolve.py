@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from proa.errors import Corrupt, ImageNotFound, Unsupported
-from proa.image import config, manifest, staging
+from proa.image import config, manifest, platforms, staging
 from proa.image.config import ImageConfig
 from proa.image.manifest import Descriptor, Manifest
+from proa.image.platforms import Platform
 from proa.image.reference import Reference
-from proa.image.registry import blobs, client, platforms
+from proa.image.registry import blobs, client
 from proa.image.registry.client import Document, Registry
-from proa.image.registry.platforms import Platform
 from proa.printable import clean
 
 _DEPTH = 3  # of indexes in indexes

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import platform as machine
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from proa.errors import ImageNotFound, Invalid
-from proa.image import archive
 from proa.image.manifest import Descriptor
 from proa.printable import clean
 
 _WORD = re.compile(r"[A-Za-z0-9._-]{1,32}")
+# What Linux, dpkg and rpm call otherwise than Go, and so OCI's image-spec.
 _SPELLINGS = {
     "x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "aarch64": ("arm64", ""),
     "i386": ("386", ""), "i686": ("386", ""), "armhf": ("arm", "v7"), "armel": ("arm", "v6"),
-    "loongarch64": ("loong64", ""),
+    "armv7l": ("arm", "v7"), "armv6l": ("arm", "v6"), "armv5tel": ("arm", "v5"),
+    "ppc64el": ("ppc64le", ""), "mips64el": ("mips64le", ""), "loongarch64": ("loong64", ""),
 }  # fmt: skip
 # What an architecture without a variant means, and which variants run where, the best first.
 _PLAIN = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
@@ -27,7 +28,6 @@ _RUNS = {
     ("arm", "v8"): ("v8", "v7", "v6", "v5"), ("arm", "v7"): ("v7", "v6", "v5"),
     ("arm", "v6"): ("v6", "v5"),
 }  # fmt: skip
-_MACHINES = {"armv7l": "v7", "armv6l": "v6", "armv5tel": "v5"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,12 @@ class Platform:
 
 def here() -> Platform:
     """This machine."""
-    return Platform("linux", archive.architecture(), _MACHINES.get(machine.machine(), ""))
+    return on(os.uname().machine)
+
+
+def on(machine: str) -> Platform:
+    """Linux on a machine as the kernel, dpkg or rpm calls it."""
+    return Platform("linux", *_SPELLINGS.get(machine, (machine, "")))
 
 
 def parse(text: str) -> Platform:
