@@ -213,6 +213,8 @@ void guest_event(struct channel *channel, const struct frame *frame, char *paylo
 		tell_all(&(struct frame){ .length = frame->length, .type = F_HELLO }, payload);
 		return;
 	}
+	if (quiet_answer(frame, payload))
+		return;
 	struct stream *stream = stream_find(frame->id);
 	const struct event *event = find_event(frame->type);
 	if (stream && event && believable(event, stream, frame))

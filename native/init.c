@@ -17,6 +17,7 @@
 
 #include "agent.h"
 #include "init.h"
+#include "still.h"
 
 #define PORTS "/sys/class/virtio-ports"
 #define PORT_NAME "proa.agent"
@@ -25,6 +26,7 @@
 
 static struct agent agent;
 static struct channel channel;
+static struct still still = { .agent = &agent, .channel = &channel };
 
 _Noreturn void init_power_off(void)
 {
@@ -158,7 +160,8 @@ static void send_frame(struct agent *from, const struct frame *frame, const void
 static void received(struct channel *from, const struct frame *frame, char *payload, int *fds, int fd_count)
 {
 	(void)from;
-	agent_request(&agent, frame, payload, fds, fd_count);
+	if (!still_request(&still, frame))
+		agent_request(&agent, frame, payload, fds, fd_count);
 }
 
 static void lost(struct channel *from)

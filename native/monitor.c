@@ -64,7 +64,7 @@ static void forward(bool local, const struct frame *frame, char *payload, const 
 	if (local)
 		agent_request(&monitor.agent, &plain, payload, fds, fd_count);
 	else
-		channel_send(&monitor.guest, &plain, payload);
+		guest_send(&plain, payload);
 }
 
 void stream_request(struct stream *stream, uint8_t type, uint16_t argument, const void *bytes, uint32_t length)
@@ -196,6 +196,12 @@ static void engine_request(struct channel *channel, const struct frame *frame, c
 	case F_HOLD:
 		hold(engine, frame, fds, fd_count);
 		break;
+	case F_QUIESCE: case F_ADOPT: case F_RESUME: {
+		int error = quiet_request(engine, frame);
+		if (error)
+			failed(engine, frame, error, "quiesce");
+		break;
+	}
 	case F_QUIT:
 		monitor.stay = false;
 		if (!monitor.launched)
@@ -218,6 +224,7 @@ static void engine_lost(struct channel *channel)
 	for (struct stream *stream = stream_first(); stream; stream = stream->next)
 		if (stream->asker == engine)
 			stream->asker = NULL;
+	quiet_lost(engine);
 	channel_close(channel);
 	free(engine);
 	if (!monitor.engines && !monitor.launched)

@@ -46,6 +46,13 @@ void guest_lost(struct channel *channel);       /* broke the protocol, or is gon
 void guest_died(void);                          /* and its processes with it */
 void monitor_end(void);                         /* kills what is left; the loop ends when all is told */
 
+/* ---- quiet.c ----------------------------------------------------------------------------------------- */
+
+int quiet_request(struct engine *engine, const struct frame *frame);    /* QUIESCE ADOPT RESUME; 0 or an errno */
+bool quiet_answer(const struct frame *frame, const char *payload);      /* of the guest; false: it is none */
+void quiet_lost(const struct engine *engine);
+void guest_send(const struct frame *frame, const char *payload);
+
 /* ---- stream.c: a process as its clients see it ----------------------------------------------------- */
 
 enum stream_state { STREAM_NEW, STREAM_WAITING, STREAM_RUNNING, STREAM_EXITED };     /* as in STATUS */

@@ -401,9 +401,9 @@ bool place_launch(int control, const struct request *request, const int stdio[3]
 
 /* Enters the place.  A pid namespace holds only children made after it was joined, so the caller's
  * twin goes on, as a child of the caller's parent, and the caller ends. */
-static void join_place(const struct place *place, int control)
+static void join_place(const struct place *place, int control, bool beside)
 {
-	if (enter_cgroups(place) < 0)
+	if (!beside && enter_cgroups(place) < 0)
 		child_fail(control, 0, "cgroup");
 	if (place->namespaces && setns(place->pidfd, place->namespaces) < 0)
 		child_fail(control, 0, "ns");
@@ -426,7 +426,7 @@ pid_t exec_start(const struct agent *agent, const struct request *request, int c
 	bool join = request->frame->flags & LAUNCH_JOIN;
 	child_setup(control, stdio, request, join ? &agent->place : NULL);
 	if (join) {
-		join_place(&agent->place, control);
+		join_place(&agent->place, control, agent->guest && (request->frame->flags & LAUNCH_BESIDE));
 		child_setup(control, NULL, request, NULL);
 	}
 	if (become_root() < 0)

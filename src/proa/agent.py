@@ -45,6 +45,9 @@ class Kind(IntEnum):
     GETFD = 13
     QUIT = 14
     HOLD = 15
+    QUIESCE = 16
+    ADOPT = 17
+    RESUME = 18
     DONE = 64
     PLACED = 65
     STARTED = 66
@@ -63,6 +66,7 @@ class Launch(IntFlag):
     LOG = 4
     JOIN = 8
     STAY = 16
+    BESIDE = 32
     LOCAL = 0x80
 
 
@@ -80,6 +84,7 @@ class Attach(IntFlag):
 HOLD_LONGEST = 1
 HULL = 0
 MAIN = 1
+STILL_KINDS = (Kind.QUIESCE, Kind.ADOPT, Kind.RESUME)
 PLAN_KINDS = (Kind.SETUP, Kind.PLACE, Kind.LAUNCH, Kind.EXEC)
 ANSWERS = {Kind.PLACED: (Kind.PLACE,), Kind.STARTED: (Kind.LAUNCH, Kind.EXEC)}
 
@@ -226,6 +231,21 @@ class Agent:
         """
         self.begin(Kind.HOLD, HULL, b"", HOLD_LONGEST, (descriptor,))
 
+    def quiesce(self, timeout_seconds: float = ANSWER_TIMEOUT_SECONDS) -> None:
+        """Let the guest stand still: its place is frozen, nothing is on the way to or from it.
+
+        Until `resume`, or the end of this connection.  Raises LaunchError while something starts.
+        """
+        self.finish(self.begin(Kind.QUIESCE, HULL, b""), timeout_seconds)
+
+    def adopt(self, *, logged: bool) -> None:
+        """Take over a copied guest's processes; its place stays frozen until `resume`."""
+        self.finish(self.begin(Kind.ADOPT, HULL, b"", Launch.LOG if logged else 0))
+
+    def resume(self) -> None:
+        """Let a guest that stands still go on."""
+        self.finish(self.begin(Kind.RESUME, HULL, b""))
+
     def kill(self) -> None:
         """End everything; the exit record says 137."""
         self._send(Kind.KILL, HULL)
@@ -350,7 +370,7 @@ class Agent:
             waiters[0].statuses.append(status)
 
     def _answer(self, frame: Frame) -> None:
-        if frame.kind == Kind.DONE:
+        if frame.kind == Kind.DONE or frame.argument in STILL_KINDS:
             kinds: Iterable[int] = (frame.argument,)
         else:
             kinds = ANSWERS.get(Kind(frame.kind), PLAN_KINDS)
