@@ -1,4 +1,5 @@
 /* What processes tell, by the own core or by the guest, and how everything ends. */
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -31,6 +32,13 @@ static void tell_exit(struct stream *stream, bool oom)
 	tell_all(&frame, &stream->exit);
 }
 
+/* The main process is the virtual machine itself, or an ordinary process of this host. */
+bool main_is_local(void)
+{
+	struct stream *stream = stream_find(MAIN);
+	return stream && stream->local;
+}
+
 /* A process is over; with the main process everything is, or only the claim to outlive the engines. */
 static void exited(struct stream *stream, const struct exit_report *report, bool oom, const char *error)
 {
@@ -52,31 +60,38 @@ void guest_died(void)
 	struct exit_report report = { 128 + SIGKILL, SIGKILL, now_ns() };
 	struct stream *next;
 	monitor.stay = false;
+	monitor.greeted = false;
 	for (struct stream *stream = stream_first(); stream; stream = next) {
 		next = stream->next;
 		if (!stream->local && stream->id > MAIN && stream->state == STREAM_RUNNING)
 			exited(stream, &report, false, "");
 	}
 	struct stream *main_stream = stream_find(MAIN);
-	if (main_stream && monitor.launched && !monitor.ended)
+	if (main_stream && !main_stream->local && monitor.launched && !monitor.ended)
 		exited(main_stream, &report, false, monitor.killed ? "" : monitor.reason);
 }
 
-static void hull_exited(struct stream *stream, const struct exit_report *report)
+static void machine_exited(void)
 {
 	while (monitor.guest.watch.fd >= 0 && channel_read(&monitor.guest))
 		;       /* its last words */
 	guest_died();
+}
+
+static void hull_exited(struct stream *stream, const struct exit_report *report)
+{
+	machine_exited();
 	stream->exit = *report;
 	tell_exit(stream, false);
 }
 
-/* The guest broke the protocol, or its channel is gone. */
+/* The guest broke the protocol, or its channel is gone.  A system of its own only loses what we know of it. */
 void guest_lost(struct channel *channel)
 {
 	channel_close(channel);
-	agent_kill(&monitor.agent);
-	if (!monitor.agent.processes)
+	if (!main_is_local())
+		agent_kill(&monitor.agent);
+	if (main_is_local() || !monitor.agent.processes)
 		guest_died();           /* otherwise the hull's EXIT tells */
 }
 
@@ -136,10 +151,13 @@ static void on_exit_report(struct stream *stream, const struct frame *frame, con
 {
 	struct exit_report report;
 	memcpy(&report, payload, sizeof report);
-	if (stream->id == HULL && stream->local)
+	if (stream->id == HULL && stream->local) {
 		hull_exited(stream, &report);
-	else
-		exited(stream, &report, frame->flags & EXIT_OOM, "");
+		return;
+	}
+	if (stream->id == MAIN && stream->local && monitor.has_guest)
+		machine_exited();
+	exited(stream, &report, frame->flags & EXIT_OOM, "");
 }
 
 static void on_credit(struct stream *stream, const struct frame *frame, const char *payload)
@@ -205,10 +223,32 @@ static bool believable(const struct event *event, const struct stream *stream, c
 	}
 }
 
+/* An agent begins anew in a system of its own: what it was asked, and what that started, is gone.  It reads
+ * nothing until it sees its own greeting, so that it never takes the rest of an old frame for a new one. */
+static void guest_anew(const struct frame *hello)
+{
+	struct failure failure = { .error = ESHUTDOWN, .verb = "guest" };
+	struct frame refusal = { .type = F_FAILED, .argument = F_EXEC };
+	char payload[FAILURE_MAX];
+	struct stream *next;
+	refusal.length = failure_encode(&failure, payload);
+	guest_died();
+	for (struct stream *stream = stream_first(); stream; stream = next) {
+		next = stream->next;
+		refusal.id = stream->id;
+		if (!stream->local && stream->asked > 0)
+			on_failed(stream, &refusal, payload);
+	}
+	queue_free(&monitor.guest.queue);
+	channel_send(&monitor.guest, hello, NULL);
+}
+
 void guest_event(struct channel *channel, const struct frame *frame, char *payload, int *fds, int fd_count)
 {
 	(void)channel, (void)fds, (void)fd_count;
-	if (frame->type == F_HELLO && frame->length <= HELLO_MAX && !monitor.greeted) {
+	if (frame->type == F_HELLO && frame->length <= HELLO_MAX && (!monitor.greeted || main_is_local())) {
+		if (main_is_local() && frame->length == 0)
+			guest_anew(frame);
 		monitor.greeted = true;
 		tell_all(&(struct frame){ .length = frame->length, .type = F_HELLO }, payload);
 		return;

@@ -160,6 +160,26 @@ static ssize_t read_payload(struct channel *channel)
 
 enum progress { NOTHING, SOME, COMPLETE, LOST };
 
+/* A peer that starts anew first sends 0xff bytes, enough to end any frame its forerunner was in the middle of;
+ * where a header should be they are no valid length, and are passed over until another byte begins one. */
+static bool passed_over(struct channel *channel)
+{
+	char *header = (char *)&channel->header;
+	uint32_t skip = 0;
+	while (skip < HEADER && header[skip] == (char)0xff)
+		skip++;
+	if (channel->resync && channel->header.length >> 24 == 0xff) {
+		channel->filling = true;
+		skip = skip < 4 ? 4 : skip;     /* a length that was cut off */
+	}
+	channel->filling = channel->filling && skip > 0;
+	if (!channel->filling)
+		return false;
+	memmove(header, header + skip, HEADER - skip);
+	channel->have = HEADER - skip;
+	return true;
+}
+
 static enum progress read_some(struct channel *channel)
 {
 	bool in_header = channel->have < HEADER;
@@ -169,7 +189,7 @@ static enum progress read_some(struct channel *channel)
 	if (count <= 0)
 		return LOST;
 	channel->have += (uint32_t)count;
-	if (channel->have < HEADER)
+	if (channel->have < HEADER || (channel->have == HEADER && passed_over(channel)))
 		return SOME;
 	if (channel->header.length > channel->limit)
 		return LOST;

@@ -64,6 +64,8 @@ struct channel {
 	char *payload;
 	int fds[FDS_MAX];
 	int fd_count;
+	bool resync;            /* the peer may start anew at any time, see frame.c */
+	bool filling;           /* it does: bytes 0xff are passed over */
 	bool mute;              /* the peer takes nothing more; what it still says is read to its end */
 	struct queue queue;
 };

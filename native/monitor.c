@@ -105,6 +105,8 @@ static void state(struct engine *engine, const struct frame *request)
 		stream->reported = true;
 		stream_release(stream);
 	}
+	if (monitor.greeted && main_is_local())
+		tell(engine, &(struct frame){ .type = F_HELLO }, NULL);
 	done(engine, request);
 }
 
@@ -135,12 +137,12 @@ static void hold(struct engine *engine, const struct frame *frame, int *fds, int
 static void kill_everything(void)
 {
 	monitor.killed = true;
-	if (monitor.has_guest)
-		guest_died();
-	if (monitor.launched && !monitor.has_guest)
+	if (main_is_local() && monitor.launched) {
 		agent_kill(&monitor.agent);     /* its EXIT ends us */
-	else
-		monitor_end();
+		return;
+	}
+	guest_died();
+	monitor_end();
 }
 
 /* A request with an answer: whoever asked last is told. */
@@ -150,6 +152,10 @@ static void ask(struct engine *engine, const struct frame *frame, char *payload,
 	bool local = !monitor.has_guest || (frame->flags & FRAME_LOCAL);
 	if (!stream || monitor.ended || (!local && monitor.guest.watch.fd < 0)) {
 		failed(engine, frame, ESHUTDOWN, "monitor");
+		return;
+	}
+	if (!local && main_is_local() && !monitor.greeted) {    /* a system of its own, without our agent so far */
+		failed(engine, frame, EHOSTDOWN, "guest");
 		return;
 	}
 	stream->asker = engine;
@@ -165,6 +171,7 @@ static void ask(struct engine *engine, const struct frame *frame, char *payload,
 	if (frame->type == F_LAUNCH && frame->id == MAIN) {
 		monitor.launched = true;
 		monitor.stay = frame->flags & LAUNCH_STAY;
+		monitor.guest.resync = local;   /* its guest may start again at any time */
 	}
 	forward(local, frame, payload, fds, fd_count);
 }
@@ -192,6 +199,10 @@ static void engine_request(struct channel *channel, const struct frame *frame, c
 		break;
 	case F_KILL:
 		kill_everything();
+		break;
+	case F_HELLO:
+		monitor.greeted = false;
+		channel_send(&monitor.guest, frame, NULL);
 		break;
 	case F_HOLD:
 		hold(engine, frame, fds, fd_count);
@@ -249,6 +260,8 @@ static void listener_ready(struct watch *watch, uint32_t event)
 	monitor.engines = engine;
 	monitor.met = true;
 	channel_open(&engine->channel, fd);
+	if (monitor.greeted && main_is_local())
+		tell(engine, &(struct frame){ .type = F_HELLO }, NULL);
 }
 
 /* ---- start and loop ----------------------------------------------------------------------------------------------- */

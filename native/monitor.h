@@ -44,6 +44,7 @@ void own_event(struct agent *agent, const struct frame *frame, const void *paylo
 void guest_event(struct channel *channel, const struct frame *frame, char *payload, int *fds, int fd_count);
 void guest_lost(struct channel *channel);       /* broke the protocol, or is gone */
 void guest_died(void);                          /* and its processes with it */
+bool main_is_local(void);
 void monitor_end(void);                         /* kills what is left; the loop ends when all is told */
 
 /* ---- quiet.c ----------------------------------------------------------------------------------------- */
