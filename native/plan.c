@@ -93,6 +93,7 @@ const struct verb verbs[] = {
 	{ "idmap", 2, 2, verb_misplaced },
 	{ "inherit", 1, FDS_MAX, verb_inherit },
 	{ "interface", 5, 5, verb_interface },
+	{ "landlock", 1, -1, verb_landlock },
 	{ "mask", 1, 1, verb_mask },
 	{ "module", 1, 1, verb_module },
 	{ "mount", 5, 5, verb_mount },

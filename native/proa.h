@@ -52,6 +52,7 @@ struct context {
 	bool guest;             /* true in a vm: nodes may be made, pivot may fail */
 	bool has_root;          /* `root` has run: paths are the image's */
 	int inherited;          /* descriptors from INHERIT_FIRST on that `exec` leaves open */
+	bool once;              /* `exec` must be the last one ever: see verbs_proc.c */
 	const char *failed;     /* set by a verb: the argument to report */
 };
 

@@ -1,4 +1,5 @@
-/* The default seccomp filter: an allow-list after Docker's, as a binary search in BPF.
+/* The seccomp filters: `default`, an allow-list after Docker's, as a binary search in BPF, and `machine`, the
+ * same without what QEMU has no use for: programs and processes of its own, sockets but Unix ones.
  *
  * What is listed is allowed, what this file knows but does not list fails with EPERM, and what is newer
  * fails with ENOSYS so that programs fall back.  It grants nothing for capabilities: no mount, no new
@@ -7,6 +8,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -30,7 +32,7 @@
 #define DENY (SECCOMP_RET_ERRNO | EPERM)
 #define MISSING (SECCOMP_RET_ERRNO | ENOSYS)
 
-enum action { DENIED, ALLOWED, ABSENT, CLONE, SOCKET, PERSONALITY };
+enum action { DENIED, ALLOWED, ABSENT, CLONE, SOCKET, PERSONALITY, THREAD, UNIX, ONCE };
 
 #define N(name) __NR_##name
 static const uint16_t allowed[] = {
@@ -92,6 +94,20 @@ static const uint16_t allowed[] = {
 	N(get_thread_area), N(set_thread_area),
 #endif
 };
+static const uint16_t withheld[] = {
+	N(execve), N(ptrace), N(process_vm_readv), N(process_vm_writev), N(process_mrelease), N(pidfd_open),
+	N(pidfd_send_signal), N(chroot), N(memfd_secret), N(name_to_handle_at), N(fanotify_mark),
+	N(inotify_init1), N(inotify_add_watch), N(setuid), N(setgid), N(setreuid), N(setregid), N(setgroups),
+	N(setresuid), N(setresgid), N(setfsuid), N(setfsgid), N(capset), N(setpgid), N(setsid), N(personality),
+	N(setpriority), N(sched_setparam), N(sched_setscheduler), N(sched_setattr), N(ioprio_set),
+	N(clock_settime), N(clock_adjtime), N(adjtimex), N(shmget), N(shmat), N(shmctl), N(shmdt), N(semget),
+	N(semop), N(semctl), N(semtimedop), N(msgget), N(msgsnd), N(msgrcv), N(msgctl), N(mq_open),
+	N(mq_unlink), N(mq_timedsend), N(mq_timedreceive), N(mq_notify), N(mq_getsetattr),
+	N(landlock_create_ruleset), N(landlock_add_rule), N(landlock_restrict_self), N(remap_file_pages),
+#ifdef __x86_64__
+	N(fork), N(vfork), N(inotify_init), N(modify_ldt),
+#endif
+};
 #undef N
 
 /* ---- the program ------------------------------------------------------------------------------- */
@@ -138,13 +154,27 @@ static void emit_choice(struct program *program, const uint32_t *values, size_t 
 static void emit_action(struct program *program, enum action action)
 {
 	static const uint32_t families[] = { AF_ALG, AF_VSOCK };
+	static const uint32_t local[] = { AF_UNIX };
 	static const uint32_t personalities[] = { 0, 8, 0x20000, 0x20008, 0xffffffff };
+	uint32_t once;
 	switch (action) {
 	case ALLOWED: emit_return(program, SECCOMP_RET_ALLOW); break;
 	case ABSENT: emit_return(program, MISSING); break;
 	case DENIED: emit_return(program, DENY); break;
 	case SOCKET: emit_choice(program, families, 2, DENY, SECCOMP_RET_ALLOW); break;
 	case PERSONALITY: emit_choice(program, personalities, 5, SECCOMP_RET_ALLOW, DENY); break;
+	case UNIX: emit_choice(program, local, 1, SECCOMP_RET_ALLOW, DENY); break;
+	case ONCE:
+		once = (uint32_t)exec_once();
+		emit_choice(program, &once, 1, SECCOMP_RET_ALLOW, DENY);
+		break;
+	case THREAD:
+		emit_argument(program);
+		emit(program, BPF_JMP | BPF_JSET | BPF_K, NEW_NAMESPACES, 1, 0);
+		emit(program, BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 1, 0);
+		emit_return(program, DENY);
+		emit_return(program, SECCOMP_RET_ALLOW);
+		break;
 	case CLONE:
 		emit_argument(program);
 		emit(program, BPF_JMP | BPF_JSET | BPF_K, NEW_NAMESPACES, 0, 1);
@@ -175,7 +205,7 @@ static bool emit_search(struct program *program, const struct range *ranges, siz
 	return distance <= UINT8_MAX && emit_search(program, ranges + half, count - half);
 }
 
-static size_t find_ranges(struct range ranges[KNOWN + 1])
+static size_t find_ranges(struct range ranges[KNOWN + 1], bool machine)
 {
 	uint8_t actions[KNOWN + 1] = { 0 };
 	for (size_t i = 0; i < sizeof allowed / sizeof allowed[0]; i++)
@@ -185,6 +215,13 @@ static size_t find_ranges(struct range ranges[KNOWN + 1])
 	actions[__NR_socket] = SOCKET;
 	actions[__NR_personality] = PERSONALITY;
 	actions[KNOWN] = ABSENT;
+	for (size_t i = 0; machine && i < sizeof withheld / sizeof withheld[0]; i++)
+		actions[withheld[i]] = DENIED;
+	if (machine) {
+		actions[__NR_clone] = THREAD;
+		actions[__NR_socket] = UNIX;
+		actions[__NR_execveat] = ONCE;
+	}
 	size_t count = 0;
 	for (uint32_t number = 0; number <= KNOWN; number++)
 		if (number == 0 || actions[number] != actions[number - 1])
@@ -192,10 +229,10 @@ static size_t find_ranges(struct range ranges[KNOWN + 1])
 	return count;
 }
 
-static bool build(struct program *program)
+static bool build(struct program *program, bool machine)
 {
 	struct range ranges[KNOWN + 1];
-	size_t count = find_ranges(ranges);
+	size_t count = find_ranges(ranges, machine);
 	emit_load(program, offsetof(struct seccomp_data, arch));
 	emit(program, BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 1, 0);
 	emit_return(program, MISSING);  /* i386 and the like; x32 numbers are beyond all ranges */
@@ -209,10 +246,11 @@ VERB(seccomp)
 	static struct program program;
 	if (strcmp(argv[0], "unconfined") == 0)
 		return 0;
-	if (strcmp(argv[0], "default") != 0)
+	context->once = strcmp(argv[0], "machine") == 0;
+	if (!context->once && strcmp(argv[0], "default") != 0)
 		return verb_fail(context, argv[0], EINVAL);
 	program.length = 0;
-	if (!build(&program))
+	if (!build(&program, context->once))
 		return verb_fail(context, argv[0], EOVERFLOW);
 	struct sock_fprog loaded = { .len = (unsigned short)program.length, .filter = program.code };
 	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &loaded, 0, 0);

@@ -51,12 +51,17 @@ bool is_mount(int path);        /* the root of one */
 int environment_set(struct context *context, char *setting);
 const char *environment_get(const struct context *context, const char *key);
 
+/* ---- verbs_proc.c: one program and no other --------------------------------------------------------- */
+
+/* The number of the program's descriptor where execve is allowed once: the last one there may be. */
+int exec_once(void);
+
 /* ---- verbs ------------------------------------------------------------------------------------- */
 
 #define VERB(name) int verb_##name(struct context *context, int argc, char **argv)
 VERB(attach); VERB(builtin); VERB(caps); VERB(cgroup); VERB(clock); VERB(cover); VERB(cwd); VERB(dir);
 VERB(entropy); VERB(env); VERB(exec); VERB(hostname); VERB(inherit); VERB(interface); VERB(mask);
-VERB(module); VERB(mount); VERB(node); VERB(pin); VERB(nonewprivs); VERB(oom); VERB(readonly); VERB(rlimit); VERB(root);
+VERB(landlock); VERB(module); VERB(mount); VERB(node); VERB(pin); VERB(nonewprivs); VERB(oom); VERB(readonly); VERB(rlimit); VERB(root);
 VERB(route); VERB(seccomp); VERB(swap); VERB(symlink); VERB(sysctl); VERB(tty); VERB(umask);
 VERB(user); VERB(write);
 

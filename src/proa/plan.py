@@ -375,9 +375,22 @@ class Inherit(Step):
 
 
 @dataclass(frozen=True)
-class Seccomp(Step):
-    """Load the compiled-in filter `default`, or nothing for `unconfined`.
+class Landlock(Step):
+    """Deny opening all but these, each `KIND:PATH`, of read exec device all, and what is inherited.
 
+    Also TCP, and signals and abstract sockets to strangers, where the kernel's Landlock knows them.
+    After `nonewprivs` and `inherit`.
+    """
+
+    verb: ClassVar[str] = "landlock"
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Seccomp(Step):
+    """Load a compiled-in filter, `default` or `machine` (QEMU's), or nothing for `unconfined`.
+
+    Under `machine` the plan's `exec`, which then takes a path, is the last of all.
     After `nonewprivs`; without that before `caps`, since it takes CAP_SYS_ADMIN then.
     """
 

@@ -16,14 +16,14 @@ from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from proa import capabilities, plan
+from proa import plan
 from proa.agent import HULL, Exit, Kind, Waiter
 from proa.agent import Launch as Flag
 from proa.errors import IsolationError, ProaError, Timeout
 from proa.host import mounts
 from proa.isolation.container.isolation import share_mount
 from proa.isolation.places import Place, Places
-from proa.isolation.vm import qemu, qmp
+from proa.isolation.vm import confinement, qemu, qmp
 from proa.plan import Step, encode
 from proa.resources import Share
 
@@ -32,7 +32,6 @@ LOADER_CACHE = "etc/ld.so.cache"
 KVM = "/dev/kvm"
 QEMU_LOG = "qemu.log"  # written by the monitor
 WORDS_MAXIMUM = 400
-SHARE_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def begin(
     sent = cargo.sent()
     with ExitStack() as opened:
         steps, trees = _steps(hull, shares, kvm, len(sent), opened)
-        steps += (*_confinement(bool(shares)), plan.Exec(argv))
+        steps += (*confinement.steps(argv[0], shares=bool(shares)), plan.Exec(argv))
         return hull.place.agent.begin(Kind.LAUNCH, HULL, encode(steps), Flag.LOCAL, (*sent, *trees))
 
 
@@ -171,13 +170,6 @@ def _steps(
         steps.append(plan.Attach(add(share_mount(share, idmap)), path))
     steps.append(plan.Inherit(tuple(f"fd:{number}" for number in range(sent))))
     return tuple(steps), trees
-
-
-def _confinement(shares: bool) -> tuple[Step, ...]:
-    """No capability but what serving files of several owners takes; the default system calls."""
-    kept = SHARE_CAPABILITIES if shares else ()
-    mask = capabilities.mask(add=kept, drop=("ALL",))
-    return (plan.Capabilities(f"{mask:x}"), plan.NoNewPrivileges(), plan.Seccomp("default"))
 
 
 def _readonly(path: Path) -> int:

@@ -22,6 +22,7 @@ from proa.isolation.places import Places
 from proa.isolation.vm import (
     accel,
     child,
+    confinement,
     disks,
     guest,
     hull,
@@ -278,6 +279,7 @@ class Vms:
             "started_by": started_by,
             "ram_mib": str(machine.ram_bytes // MIB),
             "vcpus": str(machine.vcpus),
+            "landlock": confinement.fact(),
         }
         if ready.accelerator.reason:
             facts["accelerator_reason"] = ready.accelerator.reason
