@@ -26,6 +26,7 @@ def recover(core: Core) -> None:
         except ProaError as error:
             log.error("instance '%s' cannot be recovered: %s", instance.name, error)
     owned = {item.record.place for item in core.all() if item.record.place}
+    owned |= {name for item in core.all() for name in item.record.saved.get("places", ())}
     live = {item.id for item in core.all() if item.live}
     core.places.repair(owned)
     core.networks.repair(live)
@@ -95,8 +96,9 @@ def _settle(core: Core, instance: Instance) -> None:
 
 def _end(core: Core, instance: Instance) -> None:
     """Release the place of an instance whatever is left of it."""
-    if instance.record.place:
-        core.places.release(instance.record.place)
+    for name in (instance.record.place, *instance.record.saved.get("places", ())):
+        if name:
+            core.places.release(name)
     instance.record.place, instance.record.saved = "", {}
 
 

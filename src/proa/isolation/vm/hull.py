@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from proa import plan
 from proa.agent import HULL, Exit, Kind, Waiter
@@ -47,6 +48,7 @@ class Cargo:
     state: int = -1
     kernel: int = -1
     initramfs: int = -1
+    folders: int = -1
 
     def sent(self) -> tuple[int, ...]:
         """Those that are there."""
@@ -59,7 +61,25 @@ class Cargo:
 
     def files(self) -> qemu.Files:
         """What of it is in QEMU's arguments."""
-        return qemu.Files(self.control, self.channel, self.image, self.disk, self.tap, self.memory)
+        return qemu.Files(
+            self.control, self.channel, self.image, self.disk, self.tap, self.memory,
+            folders=self.folders,
+        )  # fmt: skip
+
+
+class Dock(Protocol):
+    """A place, and the empty root it shall have."""
+
+    place: Place
+    skeleton: Path
+
+
+@dataclass
+class Site:
+    """A dock without wires."""
+
+    place: Place
+    skeleton: Path
 
 
 @dataclass
@@ -137,13 +157,13 @@ def begin(
     """Ask the place to become QEMU; `finish` of its agent waits until it has started."""
     sent = cargo.sent()
     with ExitStack() as opened:
-        steps, trees = _steps(hull, shares, kvm, len(sent), opened)
+        steps, trees = root_steps(hull, shares, kvm, len(sent), opened)
         steps += (*confinement.steps(argv[0], shares=bool(shares)), plan.Exec(argv))
         return hull.place.agent.begin(Kind.LAUNCH, HULL, encode(steps), Flag.LOCAL, (*sent, *trees))
 
 
-def _steps(
-    hull: Hull, shares: tuple[Share, ...], kvm: bool, sent: int, opened: ExitStack
+def root_steps(
+    hull: Dock, shares: tuple[Share, ...], kvm: bool, sent: int, opened: ExitStack
 ) -> tuple[tuple[Step, ...], list[int]]:
     """The root of the place, and the descriptors its `fd:N` name, which follow the `sent` ones."""
     trees: list[int] = []

@@ -28,6 +28,7 @@ class Machine:
     shape: qemu.Machine
     facts: dict[str, str]
     plugged: Callable[[], Sources] = field(default=lambda: Sources(root=""))
+    places_beside: tuple[str, ...] = ()  # of servers of this machine alone
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -40,6 +41,7 @@ class Machine:
             "vcpus": self.shape.vcpus,
             "network": self.shape.network,
             "facts": self.facts,
+            "places": list(self.places_beside),
         }
 
     @property
@@ -91,4 +93,6 @@ class Machine:
     def kill(self) -> None:
         """End QEMU and remove the place."""
         self.places.end(self.place)
+        for name in self.places_beside:
+            self.places.release(name)
         self.qmp.close()

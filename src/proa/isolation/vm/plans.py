@@ -166,15 +166,21 @@ def warm_up(now_ns: int, *, network: bool) -> tuple[tuple[int, tuple[Step, ...]]
 
 
 def sources(
-    links: tuple[Link, ...], shares: tuple[Share, ...], machine_id: str, *, mounted: bool = False
+    links: tuple[Link, ...],
+    shares: tuple[Share, ...],
+    machine_id: str,
+    *,
+    mounted: bool = False,
+    virtiofs: bool = False,
 ) -> Sources:
     """Where a clone's disks, shares and link are, and how to plug them, in the launch plan."""
     before: list[Step] = [] if mounted else [*mounts()]
     after: list[Step] = []
     if shares:
+        kind, options = ("virtiofs", "") if virtiofs else ("9p", SHARE_OPTIONS)
         before += [
             plan.Directory(SHARES),
-            plan.MountFs("9p", "shares", SHARES, "nosuid,nodev", SHARE_OPTIONS),
+            plan.MountFs(kind, "shares", SHARES, "nosuid,nodev", options),
         ]
         after.append(plan.Mask(SHARES))
     for link in links:

@@ -23,7 +23,8 @@ BOOT_SECONDS = 60.0
 class Parts:
     """What a machine gets of its own; `disk` and `tap` make descriptors, which are closed here.
 
-    `format` and `writable` are for a stranger's disk in the image's stead (`qemu.Files`).
+    `format` and `writable` are for a stranger's disk in the image's stead (`qemu.Files`), `folders`
+    for a server of the shares in place of QEMU itself.
     """
 
     image: Path
@@ -32,6 +33,7 @@ class Parts:
     shares: tuple[Share, ...] = ()
     format: str = "raw"
     writable: bool = False
+    folders: Callable[[], int] | None = None
 
 
 def clone(
@@ -86,7 +88,8 @@ def _cargo(berth: hull.Hull, parts: Parts, passed: ExitStack) -> hull.Cargo:
     tap = _keep(passed, parts.tap()) if parts.tap else -1
     if tap >= 0:
         berth.place.agent.keep(tap)
-    return berth.cargo(image, disk, tap)
+    folders = _keep(passed, parts.folders()) if parts.folders else -1
+    return replace(berth.cargo(image, disk, tap), folders=folders)
 
 
 def _keep(passed: ExitStack, descriptor: int) -> int:

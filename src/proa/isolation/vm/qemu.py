@@ -57,6 +57,7 @@ class Files:
     """Descriptors QEMU inherits, -1 for none, and the one path.
 
     `memory` holds the RAM: a template's while it is made, or what a clone sees privately.
+    `folders` is a virtiofs server's, which shares the RAM, then of its own; else 9p has `shares`.
     `format` is the image's; one that is not raw is a stranger's disk, and so is a `writable` one.
     """
 
@@ -69,10 +70,12 @@ class Files:
     shares: str = SHARES_PATH
     format: str = "raw"
     writable: bool = False
+    folders: int = -1
 
     def descriptors(self) -> tuple[int, ...]:
         """All of them that are there."""
-        numbers = (self.control, self.channel, self.image, self.disk, self.tap, self.memory)
+        numbers = (self.control, self.channel, self.image, self.disk, self.tap, self.memory,
+                   self.folders)  # fmt: skip
         return tuple(number for number in numbers if number >= 0)
 
 
@@ -129,6 +132,8 @@ def _board(machine: Machine) -> tuple[str, ...]:
 
 def _memory(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
     size = f"id=ram,size={machine.ram_bytes}"
+    if files.folders >= 0:
+        return ("-object", f"memory-backend-memfd,{size},share=on")
     if files.memory < 0:
         return ("-object", f"memory-backend-ram,{size}")
     share = "on" if isinstance(start, Boot) or start.shared else "off"
@@ -143,8 +148,7 @@ def _devices(machine: Machine, files: Files) -> tuple[str, ...]:
         "-chardev", f"socket,id=c,fd={files.channel}",
         "-device", f"virtserialport,chardev=c,name={CHANNEL}",
         *_image(files), *_disk("disk", 2, files.disk, "off"),
-        "-fsdev", f"local,id=s,path={files.shares},security_model=passthrough,multidevs=remap",
-        "-device", f"virtio-9p-pci,fsdev=s,mount_tag={SHARES_TAG}",
+        *_shares(files),
     ]  # fmt: skip
     if machine.network:
         result += [
@@ -154,6 +158,18 @@ def _devices(machine: Machine, files: Files) -> tuple[str, ...]:
             "virtio-net-pci,netdev=n,romfile=,mac=52:54:00:00:00:01",
         ]
     return tuple(result)
+
+
+def _shares(files: Files) -> tuple[str, ...]:
+    if files.folders >= 0:
+        return (
+            "-chardev", f"socket,id=s,fd={files.folders}",
+            "-device", f"vhost-user-fs-pci,chardev=s,tag={SHARES_TAG},queue-size=1024",
+        )  # fmt: skip
+    return (
+        "-fsdev", f"local,id=s,path={files.shares},security_model=passthrough,multidevs=remap",
+        "-device", f"virtio-9p-pci,fsdev=s,mount_tag={SHARES_TAG}",
+    )  # fmt: skip
 
 
 def _image(files: Files) -> tuple[str, ...]:

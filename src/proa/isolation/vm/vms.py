@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from proa.isolation.vm import (
     child,
     confinement,
     disks,
+    folders,
     guest,
     hull,
     inspector,
@@ -132,7 +133,8 @@ class Vms:
     def start(self, launch: Launch) -> Running:
         """Clone a template, or boot when there is none for the shape; init has answered then."""
         machine = self._machine(launch.limits, bool(launch.links))
-        if not self._templated(machine):
+        served = launch.shares and launch.hardware.shares == folders.VIRTIOFS
+        if served or not self._templated(machine):
             return self._boot(launch, machine)
         try:
             running = self._from_image(launch, machine)
@@ -151,7 +153,9 @@ class Vms:
         place = self._places.adopt(saved)
         control = socket.socket(fileno=place.agent.get_descriptor())
         known = qemu.Machine(int(saved["ram_bytes"]), int(saved["vcpus"]), bool(saved["network"]))
-        return Machine(place, self._places, qmp.Qmp(control), known, dict(saved["facts"]))
+        found = Machine(place, self._places, qmp.Qmp(control), known, dict(saved["facts"]))
+        found.places_beside = tuple(saved.get("places", ()))
+        return found
 
     def repair(self, live: set[str]) -> None:
         """Remove half-made templates and kernels: nothing of an instance is kept here."""
@@ -191,12 +195,19 @@ class Vms:
     def _boot(self, launch: Launch, machine: qemu.Machine) -> Machine:
         """Boot a kernel for this one instance."""
         ready = self._ready()
-        berth = self._berths.take(ready.skeleton)
-        with hull.watched(berth, self._places):
-            self._dress(berth, launch)
-            power.boot(berth, machine, ready.firmware, self._parts(launch, ready.seed))
-            berth.place.agent.finish(power.individualise(berth, launch.limits))
-        return self._running(berth, launch, machine, "boot")
+        parts, server = self._parts(launch, ready.seed), None
+        with ExitStack() as undo:
+            if folders.kind(launch, ready.firmware.kernel.modules) == folders.VIRTIOFS:
+                server = folders.serve(self._places, ready.skeleton, launch)
+                undo.callback(server.end, self._places)
+                parts = replace(parts, shares=(), folders=server.descriptor)
+            berth = self._berths.take(ready.skeleton)
+            with hull.watched(berth, self._places):
+                self._dress(berth, launch)
+                power.boot(berth, machine, ready.firmware, parts)
+                berth.place.agent.finish(power.individualise(berth, launch.limits))
+            undo.pop_all()
+        return self._running(berth, launch, machine, "boot", server)
 
     def _clone(self, launch: Launch, machine: qemu.Machine, template: Template) -> Machine:
         """Clone a template and give it what is its own."""
@@ -257,17 +268,24 @@ class Vms:
         )
 
     def _running(
-        self, berth: hull.Hull, launch: Launch, machine: qemu.Machine, started_by: str
+        self,
+        berth: hull.Hull,
+        launch: Launch,
+        machine: qemu.Machine,
+        started_by: str,
+        server: folders.Folders | None = None,
     ) -> Machine:
         facts = self._facts(machine, started_by)
-        mounted = started_by not in ("boot", "template")
+        if launch.shares:
+            facts["shares"] = folders.VIRTIOFS if server else folders.NINEP
         return Machine(
             berth.place,
             self._places,
             berth.qmp,
             machine,
             facts,
-            lambda: _plugged(launch, mounted),
+            lambda: _plugged(launch, facts),
+            (server.place.name,) if server else (),
         )
 
     def _facts(self, machine: qemu.Machine, started_by: str) -> dict[str, str]:
@@ -331,9 +349,13 @@ def _pinned(launch: Launch, template: Template) -> int:
     return template.place_pid if launch.remove and not launch.shares else 0
 
 
-def _plugged(launch: Launch, mounted: bool) -> Sources:
+def _plugged(launch: Launch, facts: dict[str, str]) -> Sources:
     """The sources of a launch that happens now."""
-    found = plans.sources(launch.links, launch.shares, launch.id[:32], mounted=mounted)
+    mounted = facts["started_by"] not in ("boot", "template")
+    virtiofs = facts.get("shares") == folders.VIRTIOFS
+    found = plans.sources(
+        launch.links, launch.shares, launch.id[:32], mounted=mounted, virtiofs=virtiofs
+    )
     clock = plan.Clock(time.time_ns())
     sysctls = (plan.Sysctl(name, value) for name, value in launch.sysctls)
     return replace(found, before=(clock, *found.before, *sysctls))

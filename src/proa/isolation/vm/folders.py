@@ -1,0 +1,159 @@
+"""Shared folders by virtiofs: a file server for one machine, in a place of its own.
+
+The server reads and writes the guest's memory (vhost-user), so RAM must be a file both map, shared:
+never a template's private mapping, of which the server would see the template's own pages.  It runs
+as root of its place, over mounts whose ids its user namespace maps, and knows nothing but them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import subprocess
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from proa import capabilities, plan
+from proa.agent import MAIN, Kind
+from proa.errors import HostError, IsolationError, Unsupported
+from proa.isolation.places import Place, Places
+from proa.isolation.vm import hull, qemu
+from proa.isolation.vm.settings import host_limits
+from proa.plan import encode
+from proa.resources import Launch
+
+NINEP, VIRTIOFS = "9p", "virtiofs"
+PROGRAMS = (
+    "/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd",
+    "/usr/libexec/qemu-kvm/virtiofsd",
+)  # fmt: skip
+KEPT = (
+    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID",
+    "SYS_CHROOT", "SETPCAP",  # until it has confined itself
+)  # fmt: skip
+WITHOUT = "-mknod:-setfcap"  # of what it wants by itself
+FILES_MAXIMUM = 1 << 20  # it keeps one open for every file the guest remembers
+ASK_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """An installed virtiofsd: QEMU's own of old, or the later one written in Rust."""
+
+    program: str
+    rust: bool
+
+    def arguments(self, listener: int, files: int) -> tuple[str, ...]:
+        """Serve all shares on a listening socket, with so many descriptors."""
+        if self.rust:
+            return (
+                self.program, f"--fd={listener}", f"--shared-dir={qemu.SHARES_PATH}",
+                "--sandbox=chroot", "--cache=auto", "--xattr", "--announce-submounts",
+                "--inode-file-handles=never", f"--modcaps={WITHOUT}", f"--rlimit-nofile={files}",
+            )  # fmt: skip
+        options = ("sandbox=chroot", "cache=auto", "xattr", "announce_submounts", "log_level=warn")
+        return (
+            self.program, "-f", f"--fd={listener}", "-o", f"source={qemu.SHARES_PATH}",
+            "-o", ",".join(options), "-o", f"modcaps={WITHOUT}", "--rlimit-nofile=0",
+        )  # fmt: skip
+
+
+@dataclass
+class Folders:
+    """A server at work; `connection` is QEMU's end."""
+
+    place: Place
+    connection: socket.socket
+
+    def descriptor(self) -> int:
+        """QEMU's end of the connection, given away."""
+        return self.connection.detach()
+
+    def end(self, places: Places) -> None:
+        """Give up."""
+        self.connection.close()
+        places.end(self.place)
+
+
+def find() -> Server:
+    """The host's virtiofsd.  Raises Unsupported."""
+    for program in PROGRAMS:
+        with contextlib.suppress(OSError):
+            return _ask(program, Path(program).stat().st_mtime_ns)
+    raise Unsupported("this host has no virtiofsd", hint="install 'virtiofsd', or ask for 9p")
+
+
+@cache
+def _ask(program: str, changed_ns: int) -> Server:
+    """Which one it is, by its own word."""
+    del changed_ns
+    asked = subprocess.run(
+        (program, "--help"), capture_output=True, text=True, timeout=ASK_SECONDS, check=False
+    )
+    said = asked.stdout + asked.stderr
+    if "--shared-dir" not in said and "source=PATH" not in said:
+        raise HostError(f"'{program} --help' failed with {asked.returncode}: {said[:200]!r}")
+    return Server(program, rust="--shared-dir" in said)
+
+
+def kind(launch: Launch, guest_modules: tuple[str, ...]) -> str:
+    """How a machine whose RAM is its own gets its shares.  Raises Unsupported when what was asked
+    for is not there."""
+    wanted = launch.hardware.shares if launch.shares else NINEP
+    if wanted == VIRTIOFS:
+        find()
+        return VIRTIOFS
+    if wanted == NINEP or VIRTIOFS not in guest_modules:
+        return NINEP
+    try:
+        find()
+    except (Unsupported, HostError):
+        return NINEP
+    return VIRTIOFS
+
+
+def serve(places: Places, skeleton: Path, launch: Launch) -> Folders:
+    """Start a server of the launch's shares.  Raises IsolationError or HostError."""
+    server, place = find(), places.take()
+    with ExitStack() as undo, ExitStack() as opened:
+        undo.callback(places.end, place)
+        place.cgroup.apply(host_limits(launch.limits))
+        listener, connection = _connected(place.directory)
+        undo.callback(connection.close)
+        with listener:
+            berth = hull.Site(place, skeleton)
+            steps, trees = hull.root_steps(berth, launch.shares, False, 1, opened)
+            files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], FILES_MAXIMUM)
+            mask = capabilities.mask(add=KEPT, drop=("ALL",))
+            steps += (
+                plan.Rlimit("nofile", files, files), plan.Capabilities(f"{mask:x}"),
+                plan.NoNewPrivileges(), plan.Exec(server.arguments(plan.INHERIT_FIRST, files)),
+            )  # fmt: skip
+            sent = (listener.fileno(), *trees)
+            place.agent.finish(place.agent.begin(Kind.LAUNCH, MAIN, encode(steps), 0, sent))
+        undo.pop_all()
+    return Folders(place, connection)
+
+
+def _connected(directory: Path) -> tuple[socket.socket, socket.socket]:
+    """A listening socket nobody else can reach, and the one connection to it."""
+    with ExitStack() as undo:
+        listener, connection = (
+            undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) for _ in "12"
+        )
+        held = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        undo.callback(os.close, held)
+        path = f"/proc/self/fd/{held}/folders"
+        try:
+            listener.bind(path)
+            listener.listen(1)
+            connection.connect(path)
+            os.unlink(path)
+        except OSError as error:
+            raise IsolationError(f"cannot make a socket in '{directory}': {error}") from error
+        result = listener.dup(), connection.dup()
+    return result
