@@ -117,8 +117,7 @@ static bool is_named(int ports, const char *port)
 	return length == (ssize_t)sizeof PORT_NAME && memcmp(name, PORT_NAME "\n", sizeof PORT_NAME) == 0;
 }
 
-/* The port's device, or -1 while there is none of that name. */
-static int find_port(void)
+int init_find_port(void)
 {
 	char device[512];
 	int port = -1;
@@ -140,7 +139,7 @@ static int wait_for_port(void)
 {
 	static const struct timespec millisecond = { .tv_nsec = 1000000 };
 	for (int tries = 0; tries < PORT_TRIES; tries++) {
-		int port = find_port();
+		int port = init_find_port();
 		if (port >= 0)
 			return port;
 		nanosleep(&millisecond, NULL);

@@ -1,4 +1,5 @@
-/* PID 1: of a vm's guest (init.c), or of a disk made of an image (machine.c). */
+/* PID 1 of a vm's guest (init.c) or of a disk made of an image (machine.c), and no PID 1 at all: a service
+ * of a machine with a system of its own (guest.c). */
 #ifndef PROA_INIT_H
 #define PROA_INIT_H
 
@@ -16,6 +17,12 @@ void init_kernel(void);         /* leaves the first root, mounts the kernel's tr
 _Noreturn void init_power_off(void);
 /* One line on the console, then the end: a machine without init is of no use. */
 _Noreturn void init_fatal(const char *what, const char *argument);
+/* The port to the host, open and blocking, or -1 while there is none of its name. */
+int init_find_port(void);
+
+/* ---- guest.c: beside the init of a machine's own system ------------------------------------------ */
+
+_Noreturn void guest_main(void);
 
 /* ---- dhcp.c ------------------------------------------------------------------------------------ */
 
