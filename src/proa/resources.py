@@ -82,6 +82,7 @@ class Launch:
     once: bool = False  # for one command: nothing is kept ready for a next, nor written durably
     idle: bool = False  # only for work on its files, with nothing of the engine's over them
     hardware: Hardware = field(default_factory=Hardware)
+    architecture: str = ""  # of the image's programs, in its words; empty when it does not say
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,9 @@ def test_archives_of_docker_before_manifests(images: Images) -> None:
 
 
 def test_import_makes_an_image_of_a_tree(images: Images) -> None:
-    image = images.import_(io.BytesIO(gzip.compress(one_file())), "new", ["CMD run"], "note")
+    image = images.import_(
+        io.BytesIO(gzip.compress(one_file())), "new", ["CMD run"], {"message": "note"}
+    )
     assert image.names == ("new:latest",)
     assert image.defaults["Cmd"] == ["/bin/sh", "-c", "run"]
     assert images.history("new")[0]["Comment"] == "note"

@@ -100,6 +100,7 @@ def import_(values: Values, arguments: list[str]) -> int:
         "repo": repository or None,
         "tag": tag or None,
         "message": values.message,
+        "platform": values.platform,
     }
     changes = "".join(f"&{target('', {'changes': c})[1:]}" for c in values.change)
     with _opened(None if name == "-" else name) as source:
@@ -251,6 +252,7 @@ COMMANDS = {
         (
             Option("-c, --change", "list", "INSTRUCTION", "apply a Dockerfile instruction"),
             Option("-m, --message", "text", "TEXT", "say what this is"),
+            Option("--platform", "text", "OS/ARCH", "what its programs are made for"),
         ),
         arguments=(1, 2),
     ),

@@ -81,7 +81,7 @@ def _acquire_and_launch(core: Core, instance: Instance) -> None:
         launch = Launch(
             id=record.id, directory=core.directory(record.id), rootfs=rootfs, limits=spec.limits,
             shares=shares(core, instance), links=links, hold=hold, sysctls=spec.sysctls,
-            remove=spec.remove, hardware=spec.hardware,
+            remove=spec.remove, hardware=spec.hardware, architecture=image.details.architecture,
         )  # fmt: skip
         try:
             running = isolation.start(launch)

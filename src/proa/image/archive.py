@@ -7,7 +7,7 @@ their own names.  Then whatever describes the images is looked up among them.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from proa.errors import Corrupt
@@ -155,18 +155,22 @@ _FORMATS: tuple[tuple[str, Callable[[Members, Stage], None]], ...] = (
 
 def import_(
     file: Source, stage: Stage, bounds: Bounds, names: list[Reference],
-    about: tuple[dict[str, Any], str],
+    about: tuple[dict[str, Any], Mapping[str, str]],
 ) -> None:  # fmt: skip
-    """Make an image of one layer; `about` is its configuration and a comment."""
+    """Make an image of one layer; `about` is its configuration, and `message` and `platform`."""
+    settings, said = about
+    comment = said.get("message") or "imported from an archive"
+    wanted = platforms.parse(said.get("platform", ""))
     with decompressed(file, bounds) as plain:
         layer = stage.spool(plain)
     if not layer.size:
         raise Corrupt("the archive is empty")
     created = config.now()
     configuration = stage.write(manifest.encode({
-        "architecture": platforms.here().architecture, "os": "linux",
-        "created": created, "config": about[0],
+        "architecture": wanted.architecture, "os": wanted.os,
+        **({"variant": wanted.variant} if wanted.variant else {}),
+        "created": created, "config": settings,
         "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
-        "history": [{"created": created, "comment": about[1] or "imported from an archive"}],
+        "history": [{"created": created, "comment": comment}],
     }))  # fmt: skip
     _stage_parts(configuration, [layer], names, stage)

@@ -7,7 +7,7 @@ comes in, made aside, and named in one go; `layout.py` says how it lies on disk.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -308,14 +308,21 @@ class Images:
         )
 
     def import_(
-        self, file: Source, name: str = "", edits: Sequence[str] = (), message: str = ""
+        self,
+        file: Source,
+        name: str = "",
+        edits: Sequence[str] = (),
+        about: Mapping[str, str] = {},
     ) -> Image:
-        """Make an image of a root file system's tar; `edits` are Dockerfile lines (CMD, ENV...)."""
+        """Make an image of a root file system's tar; `edits` are Dockerfile lines (CMD, ENV...).
+
+        `about` may have a `message`, and a `platform` (`os/arch`) other than this machine's.
+        """
         names = [_new_name(name)] if name else []
         edited = changes.apply({}, edits)
         loaded = self._take_in(
             "import the archive",
-            lambda stage: archive.import_(file, stage, self.bounds, names, (edited, message)),
+            lambda stage: archive.import_(file, stage, self.bounds, names, (edited, about)),
         )
         return loaded[0].image
 

@@ -66,8 +66,9 @@ def create(engine: Engine, request: Request) -> Answer:
         raise Unsupported(f"importing from '{source}' is not supported", hint="send the tar itself")
     repository, tag = request.text("repo"), request.text("tag")
     name = f"{repository}:{tag}" if repository and tag else repository
-    changes, message = request.query.get("changes", []), request.text("message")
-    image = engine.images.import_(request.file(), name, changes, message)
+    changes = request.query.get("changes", [])
+    about = {key: request.text(key) for key in ("message", "platform")}
+    image = engine.images.import_(request.file(), name, changes, about)
     return json_reply({"status": image.id})
 
 

@@ -15,7 +15,10 @@ from proa import plan
 from proa.agent import Agent
 from proa.host import features, mounts, netlink
 from proa.host.cgroup import Usage
+from proa.isolation import processors
 from proa.isolation.base import Features, Running
+from proa.isolation.container import emulation as emulator
+from proa.isolation.container.emulation import Emulation
 from proa.isolation.places import Place, Places
 from proa.isolation.surroundings import SHARES
 from proa.plan import Step
@@ -30,6 +33,7 @@ class Container:
     place: Place
     places: Places
     sources: Sources = field(default_factory=lambda: Sources(root=""))
+    emulation: Emulation | None = None
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -38,8 +42,12 @@ class Container:
 
     @property
     def facts(self) -> dict[str, str]:
-        """The kernel is the host's."""
-        return {"kernel": os.uname().release}
+        """The kernel is the host's; the processor may be emulated."""
+        facts = {"kernel": os.uname().release}
+        if self.emulation is not None:
+            facts["platform"] = f"linux/{self.emulation.processor.name}"
+            facts["emulated_by"] = self.emulation.described
+        return facts
 
     def agent(self) -> Agent:
         """The monitor's connection."""
@@ -91,17 +99,19 @@ class Containers:
 
     def start(self, launch: Launch) -> Running:
         """Take a place and give it its limits, root file system, shares and links."""
+        foreign = processors.is_foreign(launch.architecture) and not launch.idle
+        emulation = emulator.find(launch.architecture) if foreign else None
         place = self._places.make(launch.sysctls) if launch.sysctls else self._places.take()
         try:
             place.cgroup.apply(launch.limits)
-            sources = _sources(place, launch)
+            sources = _sources(place, launch, emulation)
             for link in launch.links:
                 netlink.veth_create(link.host_name, link.name, place.pid, link.bridge)
             place.agent.hold(launch.hold)
         except BaseException:
             self._places.release(place.name)
             raise
-        return Container(place, self._places, sources)
+        return Container(place, self._places, sources, emulation)
 
     def adopt(self, saved: dict[str, Any]) -> Running:
         """Connect to the monitor of a container made by an engine now gone."""
@@ -114,7 +124,7 @@ class Containers:
         """Nothing is kept ready but places."""
 
 
-def _sources(place: Place, launch: Launch) -> Sources:
+def _sources(place: Place, launch: Launch, emulation: Emulation | None) -> Sources:
     """Detached mounts for the root and the shares; the caller closes them once launched."""
     with ExitStack() as opened:
         idmap = place.user_namespace()
@@ -124,11 +134,15 @@ def _sources(place: Place, launch: Launch) -> Sources:
             rootfs, once = launch.rootfs, launch.once
             made.append(mounts.layered(rootfs.layers, rootfs.upper, idmap, volatile=once))
             made.extend(share_mount(share, idmap) for share in launch.shares)
+            if emulation is not None and emulation.program is not None:
+                made.append(mounts.open_tree(emulation.program))
         except BaseException:
             for descriptor in made:
                 os.close(descriptor)
             raise
     before = [step for link in launch.links for step in link_steps(link)]
+    if emulation is not None:
+        before += emulation.steps(f"fd:{len(made) - 1}")
     shares = [f"fd:{n + 1}" for n in range(len(launch.shares))]
     for number, share in enumerate(launch.shares):
         if share.inner:
