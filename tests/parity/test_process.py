@@ -129,6 +129,14 @@ def test_resource_limits_and_sysctls(place: Place) -> None:
     assert place.run("busy", "sh", "-c", script, host=host).stdout.split() == ["100", "200", "7"]
 
 
+def test_an_ordinary_user_may_ping_and_serve_on_a_low_port(place: Place) -> None:
+    group_range = "/proc/sys/net/ipv4/ping_group_range"
+    script = f"cat {group_range}; httpd -p 80 -h /etc && wget -qO- http://127.0.0.1/hosts"
+    result = place.run("busy", "sh", "-c", script, User="1000:1000")
+    assert result.stdout.split()[:2] == ["0", "65535"]
+    assert "localhost" in result.stdout, result.stderr
+
+
 def test_files_of_the_image_belong_to_whom_it_says(place: Place) -> None:
     result = place.run("busy", "stat", "-c", "%u:%g:%a", "/home/alice", "/tmp", "/root")
     assert result.stdout.split() == ["1000:1000:755", "0:0:1777", "0:0:700"]

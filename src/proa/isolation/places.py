@@ -28,7 +28,7 @@ from proa import plan
 from proa.agent import Agent, Dispatcher
 from proa.errors import HostError, IsolationError, NoSpace, ProaError
 from proa.host import cgroup, files, mounts
-from proa.isolation.surroundings import LINKS, READONLY
+from proa.isolation.surroundings import LINKS, READONLY, SYSCTLS
 from proa.plan import Step
 
 ID_BASE = 0x4000_0000
@@ -99,7 +99,7 @@ def place_plan(
     steps += [plan.Symlink(target, f"{dev}/{name}") for target, name in LINKS]
     steps.append(plan.Root(STAGE))
     steps.append(plan.Interface("lo", "lo", "", "", 0))
-    steps += [plan.Sysctl(name, value) for name, value in sysctls]
+    steps += [plan.Sysctl(name, value) for name, value in (*SYSCTLS, *sysctls)]
     steps += [plan.Mask(path) for path in MASKED]
     steps += [plan.ReadOnly(path) for path in READONLY]
     return tuple(steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proa import capabilities, plan
 from proa.agent import Launch as Flag
-from proa.isolation.surroundings import LINKS, READONLY, SHARES
+from proa.isolation.surroundings import LINKS, READONLY, SHARES, SYSCTLS
 from proa.plan import Step
 from proa.resources import Link, Share, Sources
 from proa.spec import Limits
@@ -87,7 +87,7 @@ def place(*, network: bool, sysctls: tuple[tuple[str, str], ...] = ()) -> tuple[
     if network:  # up without an address, and so silent; IPv6 would make one of the template's MAC
         steps.append(plan.Sysctl(f"net/ipv6/conf/{INTERFACE}/disable_ipv6", "1"))
         steps.append(plan.Interface(INTERFACE, INTERFACE, "", "", 0))
-    steps += [plan.Sysctl(name, value) for name, value in sysctls]
+    steps += [plan.Sysctl(name, value) for name, value in (*SYSCTLS, *sysctls)]
     steps += [plan.Mask(path) for path in MASKED]
     steps += [plan.ReadOnly(path) for path in READONLY]
     return tuple(steps)
