@@ -15,11 +15,12 @@ import pytest
 from proa import plan
 from proa.errors import Corrupt, Invalid, IsolationError, Unsupported
 from proa.isolation.vm import guest, initramfs, inside, modules, plans, qemu, settings
+from proa.isolation.vm.layers import Opened
 from proa.resources import Link, Share
 from proa.spec import Limits
 
 MIB = 1 << 20
-FILES = qemu.Files(100, 101, 102, 103, 104, 105)
+FILES = qemu.Files(100, 101, 102, Opened.single(103), 104, 105)
 MACHINE = qemu.Machine(512 * MIB)
 LINK = Link("eth0", "pv0", "br0", "52:54:00:00:00:09", "10.0.0.2/24", "10.0.0.1")
 
@@ -69,7 +70,7 @@ def test_every_part_of_the_shape_changes_the_key(change: dict[str, int]) -> None
 
 
 def test_descriptors_that_are_not_there_are_left_out() -> None:
-    assert qemu.Files(3, 4, 5, 6).descriptors() == (3, 4, 5, 6)
+    assert qemu.Files(3, 4, 5, Opened.single(6)).descriptors() == (3, 4, 5, 6)
 
 
 # -- initramfs ----------------------------------------------------------------------------------

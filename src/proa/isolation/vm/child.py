@@ -18,6 +18,7 @@ from proa.errors import HostError, IsolationError, ProaError
 from proa.host import netlink
 from proa.isolation.vm import qemu, qmp
 from proa.isolation.vm.guest import Kernel
+from proa.isolation.vm.layers import Opened
 
 BLANK_BYTES = 16 << 30
 BOOT_SECONDS = 60.0
@@ -67,7 +68,7 @@ def boot(
             control_end.fileno(),
             channel_end.fileno(),
             _blank(stack, os.O_RDONLY),
-            _blank(stack, os.O_RDWR),
+            Opened.single(_blank(stack, os.O_RDWR)),
             blank_tap(stack) if machine.network else -1,
             memory,
             shares,

@@ -13,9 +13,9 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from proa import plan
 from proa.agent import HULL, Exit, Kind, Waiter
@@ -25,6 +25,7 @@ from proa.host import mounts
 from proa.isolation.container.isolation import share_mount
 from proa.isolation.places import Place, Places
 from proa.isolation.vm import confinement, qemu, qmp
+from proa.isolation.vm.layers import Opened
 from proa.plan import Step, encode
 from proa.resources import Share
 
@@ -42,7 +43,7 @@ class Cargo:
     control: int
     channel: int
     image: int
-    disk: int
+    disk: Opened
     tap: int = -1
     memory: int = -1
     state: int = -1
@@ -52,12 +53,25 @@ class Cargo:
 
     def sent(self) -> tuple[int, ...]:
         """Those that are there."""
-        return tuple(number for number in astuple(self) if number >= 0)
+        return tuple(number for number in self._numbers() if number >= 0)
+
+    def _numbers(self) -> Iterator[int]:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            yield from value.descriptors if isinstance(value, Opened) else (value,)
 
     def numbered(self) -> Cargo:
         """The same with the numbers the `inherit` verb gives them."""
         numbers = itertools.count(plan.INHERIT_FIRST)
-        return Cargo(*(next(numbers) if number >= 0 else -1 for number in astuple(self)))
+        found: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Opened):
+                chain = tuple(next(numbers) for _ in value.descriptors)
+                found[item.name] = replace(value, descriptors=chain)
+            else:
+                found[item.name] = next(numbers) if value >= 0 else -1
+        return Cargo(**found)
 
     def files(self) -> qemu.Files:
         """What of it is in QEMU's arguments."""
@@ -92,7 +106,7 @@ class Hull:
     channel_end: socket.socket
     skeleton: Path
 
-    def cargo(self, image: int, disk: int, tap: int = -1) -> Cargo:
+    def cargo(self, image: int, disk: Opened, tap: int = -1) -> Cargo:
         """QEMU's ends of the connections, with a machine's disks and tap."""
         return Cargo(self.control_end.fileno(), self.channel_end.fileno(), image, disk, tap)
 

@@ -24,6 +24,7 @@ from proa.errors import Corrupt, IsolationError, ProaError, Timeout
 from proa.isolation.places import Places
 from proa.isolation.vm import child, disks, hull, plans, power, qemu, template
 from proa.isolation.vm.guest import Progress
+from proa.isolation.vm.layers import Opened
 from proa.isolation.vm.template import Template
 from proa.spec import Limits
 
@@ -199,7 +200,7 @@ def _rehearse(
     with ExitStack() as opened:
         tap = (lambda: child.blank_tap(opened)) if wanted.machine.network else None
         parts = power.Parts(
-            wanted.image, lambda: wanted.seed.create(work / "disk"),
+            wanted.image, lambda: Opened.single(wanted.seed.create(work / "disk")),
             (lambda: os.dup(tap())) if tap else None,
         )  # fmt: skip
         writable = Template(wanted.generic.key, memory, wanted.generic.state, 0)

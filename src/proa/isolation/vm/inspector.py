@@ -18,6 +18,7 @@ from proa import plan
 from proa.agent import Agent, Attach
 from proa.errors import Corrupt, Timeout
 from proa.isolation.vm import child, extras, guest, initramfs, inside, modules, power
+from proa.isolation.vm.layers import Opened
 
 RAM_BYTES = 512 << 20
 DEVICE = "/dev/vda"
@@ -48,10 +49,10 @@ class Disk:
             self.path, self._make_scratch, format=self.format, writable=self.writable
         )
 
-    def _make_scratch(self) -> int:
+    def _make_scratch(self) -> Opened:
         descriptor = os.open(self.scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         os.ftruncate(descriptor, SCRATCH_BYTES)
-        return descriptor
+        return Opened.single(descriptor)
 
 
 class Inspector:

@@ -71,6 +71,11 @@ class Opened:
     formats: tuple[str, ...] = ("raw",)
     numbers: tuple[int, ...] = (0,)
 
+    @classmethod
+    def single(cls, descriptor: int) -> Opened:
+        """A raw disk of one file."""
+        return cls((descriptor,))
+
     def close(self) -> None:
         """Close all of them."""
         for descriptor in self.descriptors:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proa.agent import HULL, Kind, Waiter
-from proa.isolation.vm import child, hull, plans, qemu
+from proa.isolation.vm import blocks, child, hull, plans, qemu
+from proa.isolation.vm.layers import Opened
 from proa.isolation.vm.template import IGNORE_SHARED, Template
 from proa.plan import encode
 from proa.resources import Share
@@ -28,12 +29,13 @@ class Parts:
     """
 
     image: Path
-    disk: Callable[[], int]
+    disk: Callable[[], Opened]
     tap: Callable[[], int] | None = None
     shares: tuple[Share, ...] = ()
     format: str = "raw"
     writable: bool = False
     folders: Callable[[], int] | None = None
+    cache: blocks.Cache = blocks.WRITEBACK
 
 
 def clone(
@@ -48,7 +50,7 @@ def clone(
         state = _keep(passed, template.open_state())
         cargo = replace(_cargo(berth, parts, passed), memory=template.memory, state=state)
         seen = cargo.numbered()
-        argv = qemu.arguments(machine, seen.files(), start)
+        argv = qemu.arguments(machine, replace(seen.files(), cache=parts.cache), start)
         started = hull.begin(berth, argv, cargo, parts.shares, machine.accelerator == "kvm")
     uri = {"uri": f"fd:{seen.state}"}
     berth.qmp.pipeline(("qmp_capabilities", {}), IGNORE_SHARED, ("migrate-incoming", uri))
@@ -65,7 +67,9 @@ def boot(berth: hull.Hull, machine: qemu.Machine, firmware: child.Firmware, part
         cargo = replace(_cargo(berth, parts, passed), kernel=kernel, initramfs=first)
         seen = cargo.numbered()
         start = qemu.Boot(f"/proc/self/fd/{seen.kernel}", f"/proc/self/fd/{seen.initramfs}")
-        seen_files = replace(seen.files(), format=parts.format, writable=parts.writable)
+        seen_files = replace(
+            seen.files(), format=parts.format, writable=parts.writable, cache=parts.cache
+        )
         argv = qemu.arguments(machine, seen_files, start)
         started = hull.begin(berth, argv, cargo, parts.shares, machine.accelerator == "kvm")
     berth.qmp.pipeline(("qmp_capabilities", {}))
@@ -84,7 +88,8 @@ def individualise(berth: hull.Hull, limits: Limits, pinned_pid: int = 0) -> Wait
 def _cargo(berth: hull.Hull, parts: Parts, passed: ExitStack) -> hull.Cargo:
     mode = os.O_RDWR if parts.writable else os.O_RDONLY
     image = _keep(passed, os.open(parts.image, mode | os.O_CLOEXEC))
-    disk = _keep(passed, parts.disk())
+    disk = parts.disk()
+    passed.callback(disk.close)
     tap = _keep(passed, parts.tap()) if parts.tap else -1
     if tap >= 0:
         berth.place.agent.keep(tap)

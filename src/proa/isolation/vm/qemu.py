@@ -11,8 +11,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from proa.isolation.vm import blocks
+from proa.isolation.vm.layers import Opened
+
 PROGRAM = "/usr/bin/qemu-system-x86_64"
 CHANNEL = "proa.agent"
+DISK = "disk"  # the instance's own: name of the device, of the chain
 SHARES_TAG = "shares"
 SHARES_PATH = "/shares"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -40,7 +44,8 @@ class Machine:
 
     def key(self) -> str:
         """All of the shape in one line, for a template's cache key."""
-        return " ".join(arguments(self, Files(0, 0, 0, 0, 0, 0), Clone())) + f" tsc={self.tsc_khz}"
+        files = Files(0, 0, 0, Opened.single(0), 0, 0)
+        return " ".join(arguments(self, files, Clone())) + f" tsc={self.tsc_khz}"
 
     def command_line(self) -> str:
         """The kernel's command line; a single processor under TCG needs no APIC timer check."""
@@ -64,18 +69,19 @@ class Files:
     control: int
     channel: int
     image: int
-    disk: int
+    disk: Opened
     tap: int = -1
     memory: int = -1
     shares: str = SHARES_PATH
     format: str = "raw"
     writable: bool = False
     folders: int = -1
+    cache: blocks.Cache = blocks.WRITEBACK
 
     def descriptors(self) -> tuple[int, ...]:
         """All of them that are there."""
-        numbers = (self.control, self.channel, self.image, self.disk, self.tap, self.memory,
-                   self.folders)  # fmt: skip
+        numbers = (self.control, self.channel, self.image, *self.disk.descriptors, self.tap,
+                   self.memory, self.folders)  # fmt: skip
         return tuple(number for number in numbers if number >= 0)
 
 
@@ -147,7 +153,7 @@ def _devices(machine: Machine, files: Files) -> tuple[str, ...]:
         "-device", "virtio-serial-pci,id=vs,max_ports=2",
         "-chardev", f"socket,id=c,fd={files.channel}",
         "-device", f"virtserialport,chardev=c,name={CHANNEL}",
-        *_image(files), *_disk("disk", 2, files.disk, "off"),
+        *_image(files), *_disk(files),
         *_shares(files),
     ]  # fmt: skip
     if machine.network:
@@ -175,7 +181,7 @@ def _shares(files: Files) -> tuple[str, ...]:
 def _image(files: Files) -> tuple[str, ...]:
     """The first disk.  A stranger's may name other files, which are never opened."""
     if files.format == "raw":
-        return _disk("image", 1, files.image, "off" if files.writable else "on")
+        return _plain_image(files.image, "off" if files.writable else "on")
     node: dict[str, object] = {
         "driver": files.format, "node-name": "image", "read-only": not files.writable,
         "file": {"driver": "file", "filename": "/dev/fdset/1", "locking": "off"},
@@ -188,12 +194,21 @@ def _image(files: Files) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _disk(name: str, number: int, descriptor: int, readonly: str) -> tuple[str, ...]:
+def _plain_image(descriptor: int, readonly: str) -> tuple[str, ...]:
     return (
-        "-add-fd", f"fd={descriptor},set={number}",
-        "-blockdev", f"driver=raw,node-name={name},read-only={readonly},file.driver=file,"
-                     f"file.filename=/dev/fdset/{number},file.locking=off",
-        "-device", f"virtio-blk-pci,drive={name}",
+        "-add-fd", f"fd={descriptor},set=1",
+        "-blockdev", f"driver=raw,node-name=image,read-only={readonly},file.driver=file,"
+                     "file.filename=/dev/fdset/1,file.locking=off",
+        "-device", "virtio-blk-pci,drive=image",
+    )  # fmt: skip
+
+
+def _disk(files: Files) -> tuple[str, ...]:
+    """The instance's own disk: a chain of files of ours."""
+    top = blocks.node(DISK, files.disk.numbers[0])
+    return (
+        *blocks.arguments(DISK, files.disk, files.cache),
+        "-device", f"virtio-blk-pci,drive={top},id={DISK}{blocks.device(files.cache)}",
     )  # fmt: skip
 
 

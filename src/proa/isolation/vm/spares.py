@@ -22,6 +22,7 @@ from proa.errors import HostError, LaunchError, ProaError
 from proa.host import netlink
 from proa.isolation.places import Places
 from proa.isolation.vm import hull, plans, power, qemu
+from proa.isolation.vm.layers import Opened
 from proa.isolation.vm.template import Template
 from proa.resources import Launch
 from proa.spec import Limits
@@ -181,10 +182,10 @@ def _ended(berth: hull.Hull, ended: threading.Event, exit: Exit) -> None:
     ended.set()
 
 
-def _creator(template: Template, disk: Path) -> Callable[[], int]:
+def _creator(template: Template, disk: Path) -> Callable[[], Opened]:
     assert template.seed is not None
     seed = template.seed
-    return lambda: seed.create(disk)
+    return lambda: Opened.single(seed.create(disk))
 
 
 def _tap(name: str) -> Callable[[], int] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import socket
 import threading
 import time
@@ -21,6 +20,7 @@ from proa.isolation.base import Features, Running
 from proa.isolation.places import Places
 from proa.isolation.vm import (
     accel,
+    blocks,
     child,
     confinement,
     disks,
@@ -28,6 +28,7 @@ from proa.isolation.vm import (
     guest,
     hull,
     inspector,
+    layers,
     plans,
     power,
     qemu,
@@ -44,7 +45,6 @@ from proa.spec import Limits
 
 TEMPLATE_RAM_MIB = 2048  # larger machines boot: untouched pages of a template cost twice
 TEMPLATE_VCPUS = 2
-DISK = "disk"  # in the instance's directory
 
 log = logging.getLogger(__name__)
 
@@ -226,9 +226,10 @@ class Vms:
     def _from_image(self, launch: Launch, machine: qemu.Machine) -> Machine | None:
         """A new instance by its image's own template, best by a spare of it; None without one."""
         template = self._images.get(machine, launch.rootfs.image_id)
-        if template is None or launch.idle or (launch.directory / DISK).exists():
+        if template is None or launch.idle or layers.load(launch.directory):
             return None
-        spare = None if launch.shares else self._spares.take(template)
+        usual = not launch.shares and blocks.cache(launch.hardware.cache) == blocks.WRITEBACK
+        spare = self._spares.take(template) if usual else None
         if spare is None:
             return self._clone(launch, machine, template)
         with hull.watched(spare.berth, self._places):
@@ -262,7 +263,7 @@ class Vms:
         link = launch.links[0] if launch.links else None
         return power.Parts(
             launch.rootfs.disk(),
-            lambda: _open_disk(launch.directory / DISK, seed),
+            lambda: _open_disk(launch.directory, seed),
             (lambda: netlink.tap_open(link.host_name, link.bridge)) if link else None,
             launch.shares,
         )
@@ -336,12 +337,12 @@ def _initramfs(root: Path, kernel: guest.Kernel, native: Path) -> Path:
     return path
 
 
-def _open_disk(path: Path, seed: disks.Seed) -> int:
-    """The instance's writable disk: the one it has, else a new one."""
-    try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return seed.create(path)
+def _open_disk(directory: Path, seed: disks.Seed) -> layers.Opened:
+    """The instance's writable disk: the chain it has, else a new file."""
+    chain = layers.load(directory).get(layers.FIRST)
+    if chain is None:
+        return layers.Opened.single(seed.create(directory / layers.FIRST))
+    return layers.open_all(chain)
 
 
 def _pinned(launch: Launch, template: Template) -> int:
