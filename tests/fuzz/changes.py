@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import struct
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from proa.engine import changes
 from proa.errors import Corrupt
-from proa.host import files
 from proa.image.layer.unpack import unpack
+from tests.fuzz import canary
 from tests.fuzz.harness import Target, main
 
 HEAD = struct.Struct("<8I2Q")
@@ -77,25 +74,9 @@ class _Source:
 
 def check(data: bytes) -> object:
     """Unpack beside a canary; it stays as it was."""
-    with tempfile.TemporaryDirectory() as name:
-        top = Path(name)
-        for part in ("root", "trash", "canary"):
-            (top / part).mkdir()
-        (top / "canary/file").write_bytes(b"unread")
-        before = _facts(top)
-        try:
-            tar = changes.layer(_Bytes(data), (top / "root").stat())
-            return unpack(_Source(tar), top / "root", top / "trash").hides
-        finally:
-            assert _facts(top) == before, "something beside the directory changed"
-            files.remove_tree(top / "root")
-            files.remove_tree(top / "trash")
-
-
-def _facts(top: Path) -> list[object]:
-    found = (top / "canary").stat(), (top / "canary/file").stat()
-    status = [(item.st_mode, item.st_uid, item.st_nlink, item.st_ctime_ns) for item in found]
-    return [sorted(os.listdir(top)), os.listdir(top / "canary"), status]
+    with canary.watched() as (root, trash):
+        tar = changes.layer(_Bytes(data), root.stat())
+        return unpack(_Source(tar), root, trash).hides
 
 
 TARGET = Target("changes", check, [seed()], WORDS)

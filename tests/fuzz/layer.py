@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
-import tempfile
-from pathlib import Path
 
-from proa.host import files
 from proa.image.layer.stream import Bounds, decompressed
 from proa.image.layer.unpack import unpack
+from tests.fuzz import canary
 from tests.fuzz.harness import Target, main
 
 BLOCK = 512
@@ -60,25 +57,8 @@ def repair(data: bytes) -> bytes:
 
 def check(data: bytes) -> object:
     """Unpack beside a canary; it stays as it was."""
-    with tempfile.TemporaryDirectory() as name:
-        top = Path(name)
-        for part in ("root", "trash", "canary"):
-            (top / part).mkdir()
-        (top / "canary/file").write_bytes(b"unread")
-        before = _facts(top)
-        try:
-            with decompressed(io.BytesIO(data), BOUNDS) as plain:
-                return unpack(plain, top / "root", top / "trash").hides
-        finally:
-            assert _facts(top) == before, "something beside the layer changed"
-            files.remove_tree(top / "root")
-            files.remove_tree(top / "trash")
-
-
-def _facts(top: Path) -> list[object]:
-    canary = (top / "canary").stat(), (top / "canary/file").stat(), os.listdir(top / "canary")
-    status = [(item.st_mode, item.st_uid, item.st_nlink, item.st_ctime_ns) for item in canary[:2]]
-    return [sorted(os.listdir(top)), canary[2], status]
+    with canary.watched() as (root, trash), decompressed(io.BytesIO(data), BOUNDS) as plain:
+        return unpack(plain, root, trash).hides
 
 
 TARGET = Target("layer", check, seeds(), WORDS, repair)

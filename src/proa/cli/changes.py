@@ -38,16 +38,9 @@ def export(values: Values, arguments: list[str]) -> int:
     """Write all files of an instance as a tar."""
     if values.output is None and sys.stdout.isatty():
         raise Invalid("standard output is a terminal", hint="use -o FILE, or redirect")
-    answer = session.stream("GET", instance_path(arguments[0], "/export"))
-    if values.output is None:
-        from proa.cli.pump import write_all
+    from proa.cli.image import deliver
 
-        for data in answer.parts():
-            write_all(1, data)
-    else:
-        from proa.cli.image import write_file
-
-        write_file(values.output, answer)
+    deliver(session.stream("GET", instance_path(arguments[0], "/export")), values.output)
     return 0
 
 

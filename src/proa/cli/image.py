@@ -140,28 +140,24 @@ def save(values: Values, arguments: list[str]) -> int:
         from proa.cli import layout
 
         layout.receive(values.output, answer)
-    elif values.output is None:
+    else:
+        deliver(answer, values.output)
+    return 0
+
+
+def deliver(answer: Answer, path: str | None) -> None:
+    """What the engine sends goes to standard output, or to a file that is never half there."""
+    if path is None:
         from proa.cli.pump import write_all
 
         for data in answer.parts():
             write_all(1, data)
-    else:
-        write_file(values.output, answer)
-    return 0
+        return
+    from proa.client import partial
 
-
-def write_file(path: str, answer: Answer) -> None:
-    """Under another name until it is complete, so that a half archive is never taken for one."""
-    partial = f"{path}.{os.getpid()}.part"
-    try:
-        with open(partial, "xb") as file:
-            for data in answer.parts():
-                file.write(data)
-        os.rename(partial, path)
-    except BaseException:
-        if os.path.lexists(partial):
-            os.unlink(partial)
-        raise
+    with partial.written(path) as file:
+        for data in answer.parts():
+            file.write(data)
 
 
 def tag(values: Values, arguments: list[str]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from proa.client import fastjson
+from proa.client import fastjson, partial
 from proa.client.progress import failure
 from proa.errors import EngineUnavailable
 
@@ -68,19 +68,12 @@ def receive(answer: Answer, path: str, told: Callable[[dict[str, Any]], None]) -
         if head.get("error"):
             raise failure(head)
         told(head)
-    partial = f"{path}.{os.getpid()}.part"
-    try:
-        with open(partial, "xb") as file:
-            file.truncate(head["size"])
-            for start, length in head["parts"]:
-                file.seek(start)
-                for data in pieces.exactly(length):
-                    file.write(data)
-        os.rename(partial, path)
-    except BaseException:
-        if os.path.lexists(partial):
-            os.unlink(partial)
-        raise
+    with partial.written(path) as file:
+        file.truncate(head["size"])
+        for start, length in head["parts"]:
+            file.seek(start)
+            for data in pieces.exactly(length):
+                file.write(data)
     return head
 
 
