@@ -12,6 +12,7 @@ from pathlib import Path
 from proa.agent import Dispatcher
 from proa.isolation.places import Places, Site
 from proa.isolation.vm import hull
+from proa.isolation.vm.layers import Opened
 from tests.support.paths import NATIVE
 
 PYTHON = "/usr/bin/python3"
@@ -36,7 +37,7 @@ class Yard:
         ]
         try:
             program = str(Path(PYTHON).resolve())
-            cargo = berth.cargo(*opened)
+            cargo = berth.cargo(opened[0], Opened.single(opened[1]))
             waiter = hull.begin(berth, (program, "-ISc", script), cargo, (), kvm=False)
             berth.place.agent.finish(waiter)
         finally:
