@@ -63,7 +63,7 @@ def test_qemu_is_sandboxed_and_the_image_read_only() -> None:
 
 @pytest.mark.parametrize(
     "change", [{"ram_bytes": 256 * MIB}, {"vcpus": 2}, {"network": False}, {"accelerator": "kvm"},
-               {"tsc_khz": 1}],
+               {"tsc_khz": 1}, {"ram_maximum": 1024 * MIB}, {"vcpus_maximum": 4}],
 )  # fmt: skip
 def test_every_part_of_the_shape_changes_the_key(change: dict[str, int]) -> None:
     assert replace(MACHINE, **change).key() != MACHINE.key()  # type: ignore[arg-type]

@@ -40,6 +40,8 @@ class Machine:
             "ram_bytes": self.shape.ram_bytes,
             "vcpus": self.shape.vcpus,
             "network": self.shape.network,
+            "ram_maximum": self.shape.ram_maximum,
+            "vcpus_maximum": self.shape.vcpus_maximum,
             "facts": self.facts,
             "places": list(self.places_beside),
         }

@@ -19,7 +19,7 @@ REQUIRED = (
     "virtio_pci", "virtio_console", "virtio_blk", "virtio_net",
     "crc32c_generic", "erofs", "ext4", "overlay", "9pnet_virtio", "9p",
 )  # fmt: skip
-OPTIONAL = ("af_packet", "virtiofs")
+OPTIONAL = ("af_packet", "virtiofs", "virtio_mem", "virtio_balloon")
 # What the disks and links of other machines take; a kernel may lack some.
 DRIVERS = (
     "virtio_pci", "virtio_mmio", "virtio_blk", "virtio_scsi", "virtio_net", "sd_mod", "ahci",

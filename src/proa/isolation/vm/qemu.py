@@ -28,19 +28,29 @@ COMMAND_LINE = (
     "quiet panic=-1 cryptomgr.notests no_timer_check tsc=reliable nowatchdog audit=0 "
     "8250.nr_uarts=0 rcupdate.rcu_expedited=1 random.trust_cpu=on"
 )
+# Room above 4 GiB would make the kernel keep 64 MiB of bounce buffers, which virtio has no use for.
+MEMORY_LATER = (
+    "swiotlb=noforce memhp_default_state=online memory_hotplug.online_policy=auto-movable"
+)
+HOTPLUG_BUS = "later"  # decision 020
 TRANSLATION_CACHE_MIB = 64
 BACKED = ("qcow2", "vmdk")  # formats whose header may name another file below
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The shape of a machine: everything a template and its clones share."""
+    """The shape of a machine: everything a template and its clones share.
+
+    It may grow to `ram_maximum` and `vcpus_maximum` while it runs; 0: not at all.
+    """
 
     ram_bytes: int
     vcpus: int = 1
     network: bool = True
     accelerator: str = "tcg"
     tsc_khz: int = 0
+    ram_maximum: int = 0
+    vcpus_maximum: int = 0
 
     def key(self) -> str:
         """All of the shape in one line, for a template's cache key."""
@@ -50,8 +60,10 @@ class Machine:
     def command_line(self) -> str:
         """The kernel's command line; a single processor under TCG needs no APIC timer check."""
         words = [COMMAND_LINE]
-        if self.accelerator == "tcg" and self.vcpus == 1:
+        if self.accelerator == "tcg" and max(self.vcpus, self.vcpus_maximum) == 1:
             words.append("noapictimer")
+        if self.ram_maximum:
+            words.append(MEMORY_LATER)
         if self.tsc_khz:
             words.append(f"tsc_early_khz={self.tsc_khz}")
         return " ".join(words)
@@ -130,10 +142,21 @@ def _board(machine: Machine) -> tuple[str, ...]:
         "-M",
         f"q35,memory-backend=ram,{TRIMMED}",
         "-m",
-        f"{machine.ram_bytes >> 20}M",
+        _ram(machine),
         "-smp",
-        str(machine.vcpus),
+        _processors(machine),
     )
+
+
+def _ram(machine: Machine) -> str:
+    room = f",maxmem={machine.ram_maximum >> 20}M" if machine.ram_maximum else ""
+    return f"{machine.ram_bytes >> 20}M{room}"
+
+
+def _processors(machine: Machine) -> str:
+    most = machine.vcpus_maximum
+    room = f",sockets={most},cores=1,threads=1,maxcpus={most}" if most else ""
+    return f"{machine.vcpus}{room}"
 
 
 def _memory(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
@@ -154,7 +177,7 @@ def _devices(machine: Machine, files: Files) -> tuple[str, ...]:
         "-chardev", f"socket,id=c,fd={files.channel}",
         "-device", f"virtserialport,chardev=c,name={CHANNEL}",
         *_image(files), *_disk(files),
-        *_shares(files),
+        *_shares(files), "-device", f"pcie-pci-bridge,id={HOTPLUG_BUS}",
     ]  # fmt: skip
     if machine.network:
         result += [

@@ -21,6 +21,7 @@ from proa.errors import IsolationError, Timeout
 Command = tuple[str, dict[str, Any]]
 LINE_MAXIMUM = 1 << 20
 TIMEOUT_SECONDS = 10.0
+EVENTS_KEPT = 64
 
 
 def encode(command: Command, identity: int) -> bytes:
@@ -45,7 +46,7 @@ class Qmp:
         self._lock = threading.Lock()
         self._last = secrets.randbits(48)
         self._unread: list[int] = []
-        self._events: list[str] = []
+        self._events: list[tuple[str, str]] = []  # names, and the devices they are about
 
     def pipeline(self, *commands: Command) -> None:
         """Write requests now and read their answers with `drain`, or before the next `execute`."""
@@ -75,13 +76,13 @@ class Qmp:
             self._write(encode((name, arguments or {}), number), descriptor)
             return self._answer(number, deadline)
 
-    def wait_event(self, name: str, timeout_seconds: float) -> None:
-        """Wait until this event has been seen once.  Raises Timeout."""
+    def wait_event(self, name: str, timeout_seconds: float, device: str = "") -> None:
+        """Wait until this event (about a device by id) has been seen once.  Raises Timeout."""
         deadline = time.monotonic() + timeout_seconds
         with self._lock:
-            while name not in self._events:
+            while (name, device) not in self._events:
                 self._remember(self._message(deadline))
-            self._events.remove(name)
+            self._events.remove((name, device))
 
     def fileno(self) -> int:
         """Descriptor of the connection, for the monitor to keep."""
@@ -110,9 +111,11 @@ class Qmp:
                 return message.get("return")
 
     def _remember(self, message: dict[str, Any]) -> None:
-        event = message.get("event")
-        if isinstance(event, str) and len(self._events) < 64:
-            self._events.append(event)
+        event, data = message.get("event"), message.get("data")
+        if isinstance(event, str):
+            device = data.get("device") if isinstance(data, dict) else ""
+            self._events.append((event, device if isinstance(device, str) else ""))
+            del self._events[:-EVENTS_KEPT]
 
     def _message(self, deadline: float) -> dict[str, Any]:
         while b"\n" not in self._buffer:

@@ -13,6 +13,7 @@ from proa.spec import Limits
 MIB = 1 << 20
 RAM_CLASSES_MIB = (256, 512, 1024, 2048, 4096)
 RAM_STEP_MIB = 1024
+VCPUS_LATER = 8  # each possible processor takes a little of a guest's memory
 KERNEL_SHARE_MIB = 96  # of a machine's RAM that no limit of an instance may count on
 
 
@@ -57,6 +58,13 @@ def shape(limits: Limits, settings: Settings) -> tuple[int, int]:
     ram = next((size for size in RAM_CLASSES_MIB if size >= wanted), 0)
     ram = ram or math.ceil(wanted / RAM_STEP_MIB) * RAM_STEP_MIB
     return ram, max(1, min(math.ceil(limits.cpus), os.cpu_count() or 1))
+
+
+def reach(ram_mib: int, vcpus: int) -> tuple[int, int]:
+    """How far a machine may grow while it runs: MiB of RAM (by all the host has) and processors."""
+    host_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB
+    room = math.ceil(host_mib / RAM_STEP_MIB) * RAM_STEP_MIB
+    return ram_mib + room, max(vcpus, min(os.cpu_count() or 1, VCPUS_LATER))
 
 
 def host_limits(limits: Limits) -> Limits:

@@ -27,7 +27,7 @@ from proa.errors import Corrupt, HostError, IsolationError, Timeout
 from proa.isolation.vm import child, disks, plans, qemu, qmp
 from proa.isolation.vm.guest import Progress
 
-FORMAT = 3
+FORMAT = 4
 SEED = "seed"
 CELL = 1 << 16
 FACTS = {"memory_bytes", "memory_digest", "state_digest", "seed_digest", "place_pid"}

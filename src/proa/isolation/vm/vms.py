@@ -37,7 +37,7 @@ from proa.isolation.vm import (
 from proa.isolation.vm.berths import Berths
 from proa.isolation.vm.images import ImageTemplates, Wanted
 from proa.isolation.vm.machine import Machine
-from proa.isolation.vm.settings import MIB, Settings, host_limits, shape
+from proa.isolation.vm.settings import MIB, Settings, host_limits, reach, shape
 from proa.isolation.vm.spares import Order, Spares
 from proa.isolation.vm.template import Template, Templates
 from proa.resources import Launch, Sources
@@ -152,7 +152,11 @@ class Vms:
         """Connect to the monitor of a vm made by an engine now gone, and take over its QMP."""
         place = self._places.adopt(saved)
         control = socket.socket(fileno=place.agent.get_descriptor())
-        known = qemu.Machine(int(saved["ram_bytes"]), int(saved["vcpus"]), bool(saved["network"]))
+        known = qemu.Machine(
+            int(saved["ram_bytes"]), int(saved["vcpus"]), bool(saved["network"]),
+            ram_maximum=int(saved.get("ram_maximum", 0)),
+            vcpus_maximum=int(saved.get("vcpus_maximum", 0)),
+        )  # fmt: skip
         found = Machine(place, self._places, qmp.Qmp(control), known, dict(saved["facts"]))
         found.places_beside = tuple(saved.get("places", ()))
         return found
@@ -180,8 +184,11 @@ class Vms:
 
     def _machine(self, limits: Limits, network: bool) -> qemu.Machine:
         ram_mib, vcpus = shape(limits, self._settings)
-        ready = self._ready()
-        return qemu.Machine(ram_mib * MIB, vcpus, network, ready.accelerator.name, ready.tsc_khz)
+        ready, (most_mib, most_vcpus) = self._ready(), reach(ram_mib, vcpus)
+        return qemu.Machine(
+            ram_mib * MIB, vcpus, network, ready.accelerator.name, ready.tsc_khz,
+            most_mib * MIB, most_vcpus,
+        )  # fmt: skip
 
     def _templated(self, machine: qemu.Machine) -> bool:
         return (
