@@ -12,7 +12,7 @@ from tests.conftest import need
 from tests.fuzz import harness
 
 SECONDS = 1.0
-HELPERS = {"harness", "test_fuzz"}
+HELPERS = {"canary", "harness", "test_fuzz"}
 NAMES = sorted({path.stem for path in Path(__file__).parent.glob("*.py")} - HELPERS)
 
 
