@@ -56,6 +56,11 @@ def node(name: str, number: int) -> str:
     return f"{name}.{number}"
 
 
+def file_node(name: str, number: int) -> str:
+    """The node of a layer's file, below its format."""
+    return f"{node(name, number)}f"
+
+
 def device(how: Cache) -> str:
     """What a device of this disk has among its properties, with a comma before."""
     return "" if how.write_back else ",write-cache=off"
@@ -73,8 +78,9 @@ def graph(
         "driver": format, "node-name": node(name, number), "read-only": not writable,
         "discard": "unmap", "detect-zeroes": "unmap" if writable else "off", "cache": options,
         "file": {
-            "driver": "file", "filename": f"/dev/fdset/{sets[0]}", "locking": "off",
-            "discard": "unmap", "aio": "native" if how.direct else "threads", "cache": options,
+            "driver": "file", "node-name": file_node(name, number),
+            "filename": f"/dev/fdset/{sets[0]}", "locking": "off", "discard": "unmap",
+            "aio": "native" if how.direct else "threads", "cache": options,
         },
     }  # fmt: skip
     below = Opened(opened.descriptors[1:], opened.formats[1:], opened.numbers[1:])

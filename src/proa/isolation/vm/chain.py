@@ -16,6 +16,17 @@ from proa.isolation.vm.layers import Chain, Chains, Layer
 from proa.isolation.vm.machine import Machine
 
 _NODE = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,15})\.(\d{1,9})")
+_READONLY = "read-only"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Overlays that QEMU has open and nobody writes; `before` are the chains as they are."""
+
+    control: qmp.Qmp
+    directory: Path
+    before: Chains
+    tops: dict[str, Layer]
 
 
 def freeze(machine: Machine, directory: Path, into: Path | None = None) -> Chains:
@@ -25,33 +36,50 @@ def freeze(machine: Machine, directory: Path, into: Path | None = None) -> Chain
     one moment; it is not asked to write out its caches first.  Whatever is interrupted, the record
     is right: an overlay that is in it and not in use is empty.
     """
-    return freeze_disks(machine.qmp, directory, into)
+    return commit(prepare(machine.qmp, directory), into)
 
 
-def freeze_disks(control: qmp.Qmp, directory: Path, into: Path | None = None) -> Chains:
-    """The same for a QEMU by its control connection."""
+def prepare(control: qmp.Qmp, directory: Path) -> Prepared:
+    """All of it that takes time; the guest's writes still go where they went."""
     before, modes = agree(control, directory), active(control)
     for chain in before.values():
         _sync(chain.top)  # or the guest would wait while QEMU does it
-    tops: dict[str, Layer] = {}
+    added: dict[str, Layer] = {}
     try:
         after = layers.grow(directory)
-        tops = {name: chain.top for name, chain in after.items() if name in before}
-        for name, top in tops.items():
-            _add(control, name, top, modes[name].cache)
-        control.execute("transaction", {"actions": [
-            _action(name, before[name].top, top) for name, top in tops.items()
-        ]})  # fmt: skip
+        for name in before:
+            _add(control, name, after[name].top, modes[name].cache)
+            added[name] = after[name].top
+            _add_readonly(control, name, before[name].top)
     except BaseException:
-        with suppress(ProaError):
-            for name, top in tops.items():
-                control.execute("blockdev-del", {"node-name": blocks.node(name, top.number)})
-        with suppress(ProaError):
-            agree(control, directory)
+        cancel(Prepared(control, directory, before, added))
         raise
+    return Prepared(control, directory, before, added)
+
+
+def commit(prepared: Prepared, into: Path | None = None) -> Chains:
+    """Let the guest write the overlays from now on: one exchange with QEMU, of a millisecond."""
+    before, control = prepared.before, prepared.control
+    actions = [_action(name, before[name].top, top) for name, top in prepared.tops.items()]
+    try:
+        control.execute("transaction", {"actions": actions})
+    except BaseException:
+        cancel(prepared)
+        raise
+    for name in prepared.tops:
+        _drop_writable(control, name, before[name].top)
     if into is not None:
         layers.share(before, into)
     return before
+
+
+def cancel(prepared: Prepared) -> None:
+    """Take back what was prepared."""
+    with suppress(ProaError):
+        for name, top in prepared.tops.items():
+            prepared.control.execute("blockdev-del", {"node-name": blocks.node(name, top.number)})
+    with suppress(ProaError):
+        agree(prepared.control, prepared.directory)
 
 
 def _action(name: str, old: Layer, new: Layer) -> dict[str, Any]:
@@ -70,9 +98,38 @@ def _add(control: qmp.Qmp, name: str, top: Layer, how: Cache) -> None:
 
 
 def add_descriptor(control: qmp.Qmp, descriptor: int, *, into: int = -1) -> int:
-    """Give QEMU a descriptor, in the set `into` or a new one; the set's number."""
-    wanted = {"fdset-id": into} if into >= 0 else {}
+    """Give QEMU a descriptor: in a new set, or for reading only in that of `into`; its number."""
+    wanted = {"fdset-id": into, "opaque": _READONLY} if into >= 0 else {}
     return int(control.execute("add-fd", wanted, descriptor=descriptor)["fdset-id"])
+
+
+def _add_readonly(control: qmp.Qmp, name: str, layer: Layer) -> None:
+    """Let QEMU open a file again for reading only, which it does once there is one above."""
+    descriptor = layers.open_layer(layer)
+    try:
+        add_descriptor(control, descriptor, into=_set(control, name, layer.number))
+    finally:
+        os.close(descriptor)
+
+
+def _drop_writable(control: qmp.Qmp, name: str, layer: Layer) -> None:
+    """Take the descriptor that can write from QEMU: others may have this file by now."""
+    number = _set(control, name, layer.number)
+    for item in control.execute("query-fdsets"):
+        if item["fdset-id"] != number:
+            continue
+        for known in item["fds"]:
+            if known.get("opaque") != _READONLY:
+                control.execute("remove-fd", {"fdset-id": number, "fd": known["fd"]})
+
+
+def _set(control: qmp.Qmp, name: str, number: int) -> int:
+    """The set that a layer's file is in."""
+    wanted = blocks.file_node(name, number)
+    for item in control.execute("query-named-block-nodes", {"flat": True}):
+        if item["node-name"] == wanted:
+            return int(item["file"].rpartition("/")[2])
+    raise Corrupt(f"qemu has no '{wanted}'")
 
 
 def _sync(layer: Layer) -> None:
