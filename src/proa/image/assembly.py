@@ -174,20 +174,28 @@ class Assembly:
         config.parse(data)
         if len(layers) > manifest.MAXIMUM_LAYERS:
             raise Corrupt(f"an image of '{len(layers)}' layers has too many")
+        described = manifest.describe(manifest.OCI_CONFIG, data)
+        blobs = [layer.descriptor for layer in layers]
+        whole = manifest.build(described, blobs, annotations)
+        top = manifest.describe(manifest.OCI_MANIFEST, whole)
+        size = sum(self._shelves.layers.facts(layer.diff_id).size_bytes for layer in layers)
         with tree.reporting("make an image"):
             stage = Stage(self._layout, self._new(make=True), self._shelves.bounds)
-            head = stage.write(data)
-            described = Descriptor(manifest.OCI_CONFIG, head.digest, head.size)
-            blobs = [layer.descriptor for layer in layers]
-            for blob in blobs:
-                staging.sync(self._layout.blob(blob.digest))
-            whole = stage.write(manifest.build(described, blobs, annotations))
-            size = sum(self._shelves.layers.facts(layer.diff_id).size_bytes for layer in layers)
-            top = Descriptor(manifest.OCI_MANIFEST, whole.digest, whole.size)
-            stage.add(Arrival(head.digest, top, size, tuple(map(str, wanted))))
+            if not self._is_kept(top, described):
+                for blob in blobs:
+                    staging.sync(self._layout.blob(blob.digest))
+                stage.write(data)
+                stage.write(whole)
+            stage.add(Arrival(described.digest, top, size, tuple(map(str, wanted))))
             stage.commit()
         self._shelves.catalog.forget()
-        return self._shelves.catalog.get(head.digest)
+        return self._shelves.catalog.get(described.digest)
+
+    def _is_kept(self, top: Descriptor, described: Descriptor) -> bool:
+        """Whether the store has this very image; it is not collected meanwhile."""
+        with self._layout.lock():
+            self._layout.hold(self._work, [top.digest, described.digest])
+            return any(line.manifest.digest == top.digest for line in self._layout.read_index())
 
     def attach(
         self,

@@ -138,6 +138,11 @@ def parse_index(data: bytes) -> tuple[Descriptor, ...]:
     return descriptors(document.get("manifests"), "the list of manifests")
 
 
+def describe(media_type: str, data: bytes) -> Descriptor:
+    """What refers to a small document."""
+    return Descriptor(media_type, digest_of(data), len(data))
+
+
 def build(
     config: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str] | None = None
 ) -> bytes:

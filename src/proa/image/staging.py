@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class Stage:
 
     def write(self, data: bytes) -> Spooled:
         """Keep a document made here."""
-        spooled = self.spool(_Bytes(data))
+        spooled = self.spool(io.BytesIO(data))
         self.keep(spooled)
         return spooled
 
@@ -167,11 +168,12 @@ class Stage:
                 self._layout.move_in(path, self._layout.blob(digest))
             for diff_id, made in self._layers.items():
                 self._layout.move_in(made, self._layout.layer(diff_id))
-            lines = self._layout.read_index()
+            before = lines = self._layout.read_index()
             for arrival in self._arrivals:
                 lines = with_names(lines, arrival)
-            lines += [line for line in self._artifacts if line not in lines]
-            self._layout.write_index(lines)
+            lines = lines + [line for line in self._artifacts if line not in lines]
+            if len(lines) != len(before) or any(line not in before for line in lines):
+                self._layout.write_index(lines)
             for arrival in self._arrivals:
                 self._layout.forget_arrivals(self._layers_of(arrival))
         return self._arrivals
@@ -215,12 +217,3 @@ def with_names(lines: list[Named], arrival: Arrival) -> list[Named]:
     elif not any(line.manifest.digest == digest for line in kept):
         new = [Named(arrival.manifest, "", arrival.size_bytes)]
     return kept + new
-
-
-class _Bytes:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read(self, size: int, /) -> bytes:
-        part, self._data = self._data[:size], self._data[size:]
-        return part
