@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,9 @@ class Taken:
     def end(self) -> None:
         """Sink it."""
         self.berth.end(self.places)
+
+
+Take = Callable[[str], Taken]
 
 
 @contextmanager

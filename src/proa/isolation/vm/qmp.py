@@ -20,6 +20,7 @@ from proa.errors import IsolationError, Timeout
 
 Command = tuple[str, dict[str, Any]]
 LINE_MAXIMUM = 1 << 20
+NAME_MAXIMUM, REASON_MAXIMUM = 256, 4096
 TIMEOUT_SECONDS = 10.0
 EVENTS_KEPT = 64
 
@@ -106,25 +107,27 @@ class Qmp:
             if message.get("id") != number:
                 self._remember(message)
             elif "error" in message:
-                raise IsolationError(f"qemu refused: {message['error'].get('desc', 'no reason')}")
+                raise IsolationError(f"qemu refused: {_reason(message['error'])}")
             else:
                 return message.get("return")
 
     def _remember(self, message: dict[str, Any]) -> None:
         event, data = message.get("event"), message.get("data")
-        if isinstance(event, str):
+        if isinstance(event, str) and len(event) <= NAME_MAXIMUM:
             device = data.get("device") if isinstance(data, dict) else ""
-            self._events.append((event, device if isinstance(device, str) else ""))
+            self._events.append((event, device[:NAME_MAXIMUM] if isinstance(device, str) else ""))
             del self._events[:-EVENTS_KEPT]
 
     def _message(self, deadline: float) -> dict[str, Any]:
-        while b"\n" not in self._buffer:
+        if time.monotonic() > deadline:  # else one that never stops talking would be heard for ever
+            raise Timeout("qemu did not answer on its control channel")
+        while (end := self._buffer.find(b"\n")) < 0:
             self._fill(deadline)
-        line, _, rest = self._buffer.partition(b"\n")
-        self._buffer = rest
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         try:
-            message = json.loads(bytes(line))
-        except ValueError:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
             return {}
         return message if isinstance(message, dict) else {}
 
@@ -151,6 +154,12 @@ class Qmp:
             self._socket.sendall(memoryview(data)[sent:])
         except OSError as error:
             raise IsolationError(f"qemu does not listen: {error.strerror}") from error
+
+
+def _reason(error: object) -> str:
+    """QEMU's words, of which nothing is certain: it may be in its guest's hands."""
+    words = error.get("desc") if isinstance(error, dict) else None
+    return words[:REASON_MAXIMUM] if isinstance(words, str) else "no reason"
 
 
 @contextlib.contextmanager

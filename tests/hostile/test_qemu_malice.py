@@ -1,0 +1,122 @@
+"""A QEMU gone mad or dead: the engine and the monitor are bounded, its neighbours do not notice."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proa.errors import IsolationError, Timeout
+from tests.conftest import need
+from tests.fuzz.guest import RESIDENT_MAXIMUM_KIB
+from tests.support import hulls
+from tests.support.instances import Instance, Place, eventually
+
+ANSWERS_WITHOUT_END = """
+import os
+line = b'{"event":"NOISE","data":{"device":"' + b"x" * 200 + b'"}}\\n'
+while True:
+    os.write(100, line * 100)
+"""
+A_LINE_WITHOUT_END = """
+import os
+while True:
+    os.write(100, b"[" * 65536)
+"""
+NO_FRAMES = """
+import os
+while True:
+    os.write(101, b"\\xff" * 4096)
+"""
+WORDS_WITHOUT_END = """
+import os
+for _ in range(4000):
+    os.write(2, b"x" * 8191 + b"\\n")
+os.write(100, b"{}\\n")
+import time
+time.sleep(1000)
+"""
+
+
+@pytest.fixture(scope="module")
+def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hulls.Yard]:
+    need(os.geteuid() == 0, "root", "hulls need root")
+    with hulls.yard(tmp_path_factory.mktemp("yard")) as made:
+        yield made
+
+
+@pytest.fixture
+def take(yard: hulls.Yard) -> Iterator[hulls.Take]:
+    with contextlib.ExitStack() as ends:
+
+        def launch(script: str) -> hulls.Taken:
+            taken = yard.launch(script, yard.root / "disk")
+            ends.callback(taken.end)
+            return taken
+
+        yield launch
+
+
+@pytest.mark.parametrize("script", [ANSWERS_WITHOUT_END, A_LINE_WITHOUT_END])
+def test_talk_without_end_on_the_control_channel(take: hulls.Take, script: str) -> None:
+    qmp = take(script).berth.qmp
+    with pytest.raises((Timeout, IsolationError)):
+        qmp.execute("query-status", timeout_seconds=0.5)
+
+
+def test_no_frames_on_the_channel_end_this_machine_only(take: hulls.Take) -> None:
+    mad, other = take(NO_FRAMES), take("import time; time.sleep(1000)")
+    assert eventually(lambda: mad.berth.place.agent.lost or gone(mad.berth.place.pid))
+    assert not gone(other.berth.place.pid) and not other.berth.place.agent.lost
+
+
+def test_words_without_end_fill_neither_disk_nor_memory(take: hulls.Take) -> None:
+    mad = take(WORDS_WITHOUT_END)
+    with mad.control as control:
+        control.settimeout(30)
+        assert control.recv(3) == b"{}\n"
+    log = mad.berth.place.directory / "qemu.log"
+    assert log.stat().st_size <= 1 << 20
+    monitor = parent(mad.berth.place.pid)
+    assert resident_kib(monitor) < RESIDENT_MAXIMUM_KIB
+
+
+@pytest.mark.parametrize("crash", ["import ctypes; ctypes.string_at(0)", "import os; os.abort()"])
+def test_a_crash_ends_the_crashed_alone(take: hulls.Take, crash: str) -> None:
+    other = take("import time; time.sleep(1000)")
+    mad = take(crash)
+    assert eventually(lambda: mad.berth.place.agent.lost or gone(mad.berth.place.pid))
+    assert not gone(other.berth.place.pid) and not other.berth.place.agent.lost
+
+
+def test_one_machine_dies_others_live(vm: Place) -> None:
+    dying, living = (vm.start("busy", "sleep", "1000") for _ in range(2))
+    os.kill(dying.state()["Pid"], signal.SIGKILL)
+    assert dying.wait() == 137
+    assert living.exec("echo", "alive").stdout == "alive\n"
+    assert started_again(dying).exec("echo", "again").stdout == "again\n"
+
+
+def started_again(instance: Instance) -> Instance:
+    """Its disk survived its machine."""
+    return instance.start()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+def parent(pid: int) -> int:
+    """Its parent's pid."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def resident_kib(pid: int) -> int:
+    """The most memory it ever had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
