@@ -169,21 +169,21 @@ class Agent:
         self.finish(self.begin(Kind.SETUP, HULL, encode(steps)))
 
     def place(
-        self, steps: tuple[Step, ...], descriptors: Sequence[int] = (), *, local: bool = False
+        self,
+        steps: tuple[Step, ...],
+        descriptors: Sequence[int] = (),
+        flags: int = 0,
+        process: int = MAIN,
     ) -> int:
         """Fork the waiting child of a place; returns its pid as the receiver sees it."""
-        process, flags = (HULL, Launch.LOCAL) if local else (MAIN, 0)
         waiter = self.begin(Kind.PLACE, process, encode(steps), flags, descriptors)
         return pid_of(self.finish(waiter))
 
     def launch(
         self, steps: tuple[Step, ...], descriptors: Sequence[int] = (), flags: int = 0
     ) -> int:
-        """Let the waiting child become the main process (the hull's with LOCAL)."""
-        process = HULL if flags & Launch.LOCAL else MAIN
-        return pid_of(
-            self.finish(self.begin(Kind.LAUNCH, process, encode(steps), flags, descriptors))
-        )
+        """Let the waiting child become the main process (the monitor's own with LOCAL)."""
+        return pid_of(self.finish(self.begin(Kind.LAUNCH, MAIN, encode(steps), flags, descriptors)))
 
     def exec(self, process: int, steps: tuple[Step, ...], flags: int = Launch.JOIN) -> int:
         """Run a further process, by default inside the place."""

@@ -82,6 +82,7 @@ class Launch:
     once: bool = False  # for one command: nothing is kept ready for a next, nor written durably
     idle: bool = False  # only for work on its files, with nothing of the engine's over them
     hardware: Hardware = field(default_factory=Hardware)
+    terminal: bool = False  # the main process gets one
     architecture: str = ""  # of the image's programs, in its words; empty when it does not say
 
 
@@ -92,6 +93,8 @@ class Sources:
     `root` and each of `shares` name an `attach` source: `fd:N` (the Nth descriptor sent with the
     plan) or a path inside the place.  `before` are steps to run ahead of `root`.  `descriptors`
     are the descriptors to send, in the order `fd:N` counts them.
+
+    A place whose main process is the isolation's own has its whole `plan`, and `flags` of LAUNCH.
     """
 
     root: str
@@ -99,3 +102,5 @@ class Sources:
     before: tuple[Step, ...] = ()
     after: tuple[Step, ...] = ()
     descriptors: tuple[int, ...] = ()
+    plan: tuple[Step, ...] = ()
+    flags: int = 0

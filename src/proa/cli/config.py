@@ -52,6 +52,16 @@ OPTIONS = (
     Option("--cidfile", "text", "FILE", "write the id to a file"),
     Option("--pull", "text", "missing|always|never", "when to pull the image"),
     Option("--platform", "text", "OS/ARCH", "the platform of the image"),
+    Option("--cdrom", "list", "FILE", "a CD in the machine's drive"),
+    Option("--disk-size", "bytes", "BYTES", "size of the machine's disk, like 20g"),
+    Option("--disk-format", "text", "FORMAT", "the disk's format, when it shall not be guessed"),
+    Option("--boot", "text", "disk|cdrom", "what the machine boots first"),
+    Option("--machine", "text", "auto|pc|q35", "the kind of machine"),
+    Option("--firmware", "text", "auto|bios|uefi|secureboot", "the machine's firmware"),
+    Option("--tpm", "flag", "", "a TPM 2.0 in the machine"),
+    Option("--disk-bus", "text", "virtio|ide|sata|nvme|scsi", "how the machine sees its disk"),
+    Option("--nic", "text", "virtio|e1000|rtl8139", "the machine's network card"),
+    Option("--display", "text", "none|std|virtio", "the machine's graphics card"),
     Option("--privileged", "flag", "", "not supported: see --cap-add, or --vm"),
 )  # fmt: skip
 
@@ -72,8 +82,15 @@ _PLAIN_HOST = (
 def body(values: Values, arguments: list[str]) -> dict[str, Any]:
     """The create request for `IMAGE [COMMAND...]`.  Raises Invalid and Unsupported."""
     _refuse(values)
-    image, *command = arguments
+    hardware = _hardware(values)
+    image, *command = arguments or [""]
+    if values.vm and is_disk(image):
+        hardware["Disk"], image = os.path.abspath(image), ""
+    if not image and not hardware:
+        raise Invalid("no image was named", hint="an image, or with --vm a disk's file or --cdrom")
     config: dict[str, Any] = {"Image": image}
+    if hardware:
+        config["Proa"] = hardware
     if command:
         config["Cmd"] = command
     if "entrypoint" in values.given:
@@ -95,6 +112,26 @@ def body(values: Values, arguments: list[str]) -> dict[str, Any]:
         config["ExposedPorts"] = exposed
     config["HostConfig"] = host
     return config
+
+
+_HARDWARE = (
+    ("DiskBytes", "disk_size"), ("Format", "disk_format"), ("Boot", "boot"),
+    ("Machine", "machine"), ("Firmware", "firmware"), ("Tpm", "tpm"), ("DiskBus", "disk_bus"),
+    ("Nic", "nic"), ("Display", "display"),
+)  # fmt: skip
+_DISK_ENDINGS = (".qcow2", ".raw", ".img", ".vmdk", ".vhdx", ".vdi")
+
+
+def is_disk(name: str) -> bool:
+    """Whether the name of what to run as a vm is that of a disk's file."""
+    return name.endswith(_DISK_ENDINGS) or ("/" in name and os.path.isfile(name))
+
+
+def _hardware(values: Values) -> dict[str, Any]:
+    found = {field: getattr(values, key) for field, key in _HARDWARE if key in values.given}
+    if values.cdrom:
+        found["Cdroms"] = [os.path.abspath(path) for path in values.cdrom]
+    return found
 
 
 def _refuse(values: Values) -> None:

@@ -193,17 +193,17 @@ def _print_trace(instance: str, stages: session.Stages) -> None:
 
 COMMANDS = {
     "run": OptionsFirst(
-        "[OPTIONS] IMAGE [COMMAND [ARGUMENT...]]",
+        "[OPTIONS] IMAGE|DISK [COMMAND [ARGUMENT...]]",
         "Run a command in a new instance",
         run,
         _RUN_OPTIONS,
-        arguments=(1, None),
+        arguments=(0, None),
     ),
     "create": OptionsFirst(
-        "[OPTIONS] IMAGE [COMMAND [ARGUMENT...]]",
+        "[OPTIONS] IMAGE|DISK [COMMAND [ARGUMENT...]]",
         "Create an instance without starting it",
         create,
         config.OPTIONS,
-        arguments=(1, None),
+        arguments=(0, None),
     ),
 }

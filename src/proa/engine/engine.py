@@ -27,6 +27,7 @@ from proa.engine import (
     recovery,
     request,
     streams,
+    whole,
 )
 from proa.engine import instance as states
 from proa.engine.build import Builder
@@ -90,14 +91,13 @@ class Engine:
 
     def create(self, name: str | None, body: Any) -> Instance:
         """A new instance of Docker's create body.  Raises Invalid, ImageNotFound, Conflict..."""
-        image = self.images.get(str((body or {}).get("Image") or ""))
+        subject = whole.subject(self._core, body)
         id = secrets.token_hex(32)
-        spec = request.merge(body, image.config.get("config") or {}, id)
-        self._core.isolation(spec.isolation)
+        spec = request.merge(body, subject.config, id, subject.hardware)
         record = Record(
             id,
             names.check(name) if name else names.generate(),
-            image.id,
+            subject.image_id,
             spec,
             body,
             time.time_ns(),

@@ -79,6 +79,10 @@ class Fields:
                 raise Invalid(f"field '{self._path}' has a key that is no plain string")
         return tuple(self._value)
 
+    def raw(self, name: str) -> Any:
+        """Whatever is there."""
+        return self._value.get(name)
+
     def has(self, name: str) -> bool:
         """Present and not null."""
         return self._value.get(name) is not None

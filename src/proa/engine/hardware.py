@@ -50,6 +50,28 @@ def parse(body: Any) -> Hardware:
     return hardware
 
 
+# What only a machine that boots a disk of its own has.
+WHOLE_ONLY = ("format", "cdroms", "boot", "firmware", "tpm", "disk_bus", "nic", "cloud_init")
+CONTAINER_TOO = ("platform",)
+
+
+def check_image(hardware: Hardware, *, machine: bool) -> None:
+    """Refuse what the instance of an ordinary image cannot have, as a vm (`machine`) or else.
+
+    Raises Invalid.
+    """
+    for item in fields(Hardware):
+        value = getattr(hardware, item.name)
+        whole = item.name in WHOLE_ONLY and value not in ("", "auto", "bios")
+        if value == item.default or (machine and not whole):
+            continue
+        if whole or item.name not in CONTAINER_TOO:
+            what = "a machine with a disk of its own" if whole else "a vm"
+            raise Invalid(
+                f"'{key(item.name)}' is for {what}", hint="name a disk" if whole else "add --vm"
+            )
+
+
 def _value(given: Fields, name: str, default: object) -> Any:
     if isinstance(default, bool):
         return given.boolean(name)

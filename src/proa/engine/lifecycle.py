@@ -17,6 +17,7 @@ from proa import compile
 from proa.agent import MAIN, Exit, Kind
 from proa.agent import Launch as Flag
 from proa.engine import instance as states
+from proa.engine import whole
 from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.errors import (
@@ -74,14 +75,14 @@ def _acquire_and_launch(core: Core, instance: Instance) -> None:
     record, spec = instance.record, instance.spec
     isolation = core.isolation(spec.isolation)
     with ExitStack() as undo:
-        image = core.images.get(record.image_id)
-        rootfs = core.images.writable(image, core.directory(record.id))
+        rootfs = whole.rootfs(core.images, instance, core.directory(record.id))
         links = _link(core, instance, undo)
         hold = _publish(core, instance, links, undo)
         launch = Launch(
             id=record.id, directory=core.directory(record.id), rootfs=rootfs, limits=spec.limits,
             shares=shares(core, instance), links=links, hold=hold, sysctls=spec.sysctls,
-            remove=spec.remove, hardware=spec.hardware, architecture=image.details.architecture,
+            remove=spec.remove, hardware=spec.hardware, terminal=spec.process.terminal,
+            architecture=_architecture(core, rootfs.image_id),
         )  # fmt: skip
         try:
             running = isolation.start(launch)
@@ -99,6 +100,10 @@ def _acquire_and_launch(core: Core, instance: Instance) -> None:
         undo.pop_all()
 
 
+def _architecture(core: Core, image_id: str) -> str:
+    return core.images.get(image_id).details.architecture if image_id else ""
+
+
 def tie(core: Core, instance: Instance, running: Running) -> None:
     """Tie a running place to its instance; from here on its end is noticed."""
     instance.running = running
@@ -112,12 +117,13 @@ def tie(core: Core, instance: Instance, running: Running) -> None:
 def _launch(core: Core, instance: Instance, running: Running, links: tuple[Link, ...]) -> None:
     spec, sources, agent = instance.spec, running.sources, running.agent()
     link_log(core, instance)
-    flags = int(Flag.LOG)
+    flags = int(Flag.LOG) | sources.flags
     if spec.process.terminal:
         flags |= Flag.TTY
     if spec.process.stdin:
         flags |= Flag.STDIN
-    steps = compile.main_plan(spec, sources, core_files(core, instance.spec, links))
+    written = core_files(core, instance.spec, links)
+    steps = sources.plan or compile.main_plan(spec, sources, written)
     try:
         waiting, instance.waiting = instance.waiting, []
         for attachment in waiting:
@@ -322,7 +328,7 @@ def _signal(instance: Instance, number: int) -> None:
     if running is None:
         return
     with suppress(IsolationError):  # it ended meanwhile; the record will say so
-        running.agent().signal(MAIN, number)
+        running.signal(number)
 
 
 def _force(instance: Instance) -> None:

@@ -14,11 +14,20 @@ from proa import capabilities
 from proa.engine import hardware
 from proa.engine.fields import Fields
 from proa.errors import Invalid, Unsupported
-from proa.spec import Limits, Mount, Port, Process, Security, Spec
+from proa.spec import Hardware, Limits, Mount, Port, Process, Security, Spec
 
 MINIMUM_MEMORY_BYTES = 6 << 20
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,62})")
+
+MACHINE_GRACE_SECONDS = 60  # a whole system ends slower than a process
+
+# What is said to a process, and a machine that boots a disk does not hear.
+OF_A_PROCESS = ("Cmd", "Entrypoint", "Env", "User", "WorkingDir")
+OF_A_PROCESS_ON_HOST = (
+    "CapAdd", "CapDrop", "GroupAdd", "SecurityOpt", "Sysctls", "Ulimits", "Tmpfs", "ReadonlyRootfs",
+    "ShmSize", "PidsLimit",
+)  # fmt: skip
 
 # Values of HostConfig that mean "the default"; anything else is not supported yet.
 DEFAULTS_ONLY: dict[str, tuple[Any, ...]] = {
@@ -41,16 +50,23 @@ DEFAULTS_ONLY: dict[str, tuple[Any, ...]] = {
 }
 
 
-def merge(body: Any, image: Mapping[str, Any], instance_id: str) -> Spec:
-    """The Spec of a create request.  Raises Invalid or Unsupported, naming the field."""
+def merge(
+    body: Any, image: Mapping[str, Any], instance_id: str, machine: Hardware | None = None
+) -> Spec:
+    """The Spec of a create request.  Raises Invalid or Unsupported, naming the field.
+
+    `machine` is the request's, when its disk has been found.
+    """
     config = Fields(body)
     host = config.fields("HostConfig")
     _refuse_unsupported(body)
     defaults = Fields(image, "image")
+    machine = machine or hardware.parse(body)
+    grace = MACHINE_GRACE_SECONDS if machine.disk else Spec.stop_timeout_seconds
     spec = Spec(
         image=config.text("Image"),
         isolation=isolation_name(host.text("Isolation")),
-        process=_process(config, defaults),
+        process=_boot(config, machine) if machine.disk else _process(config, defaults),
         hostname=_hostname(config.text("Hostname") or instance_id[:12]),
         network=_network(config, host),
         mounts=_mounts(config, host, defaults),
@@ -64,9 +80,9 @@ def merge(body: Any, image: Mapping[str, Any], instance_id: str) -> Spec:
         nameservers=host.strings("Dns"),
         shm_bytes=host.integer("ShmSize") or Spec.shm_bytes,
         stop_signal=config.text("StopSignal") or defaults.text("StopSignal") or "SIGTERM",
-        stop_timeout_seconds=config.integer("StopTimeout") if config.has("StopTimeout") else 10,
+        stop_timeout_seconds=config.integer("StopTimeout") if config.has("StopTimeout") else grace,
         remove=host.boolean("AutoRemove"),
-        hardware=hardware.parse(body),
+        hardware=machine,
     )
     return spec
 
@@ -109,6 +125,19 @@ def _process(config: Fields, image: Fields) -> Process:
         terminal=config.boolean("Tty"),
         stdin=config.boolean("OpenStdin"),
     )
+
+
+def _boot(config: Fields, machine: Hardware) -> Process:
+    """A whole machine runs its own system; its standard streams are its first serial port."""
+    host = config.fields("HostConfig")
+    for fields, names in ((config, OF_A_PROCESS), (host, OF_A_PROCESS_ON_HOST)):
+        for name in names:
+            if fields.has(name) and fields.raw(name) not in ("", "/", False, 0, [], {}):
+                raise Invalid(
+                    f"'{fields.path(name)}' is not for a machine that boots a disk",
+                    hint="its own system decides that; see exec and --cloud-init",
+                )
+    return Process(("boot", machine.disk), terminal=config.boolean("Tty"), stdin=True)
 
 
 def merge_environment(*lists: tuple[str, ...]) -> tuple[str, ...]:

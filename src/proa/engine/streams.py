@@ -31,7 +31,7 @@ def attach(
         running = instance.running
         flags = attach_flags(options, instance.tty)
         if options.stdin and instance.record.body.get("StdinOnce") and not instance.tty:
-            flags |= Attach.CLOSE
+            flags |= 0 if instance.spec.hardware.disk else Attach.CLOSE
         if running is None:
             descriptor = connection.detach()
             instance.waiting.append(Attachment(descriptor, flags, options.detach_keys))

@@ -23,6 +23,7 @@ class Features:
     live_memory_update: bool
     live_cpu_update: bool
     processes_visible_to_host: bool
+    machines: bool = False  # also boots disks with systems of their own
     changes: str = ""  # empty: the rootfs's `upper` has them; else a disk for the builtin `changes`
 
 
@@ -43,6 +44,9 @@ class Running(Protocol):
 
     def agent(self) -> Agent:
         """The connection to its monitor and init."""
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the main process, or what comes nearest to it."""
 
     def pause(self) -> None:
         """Freeze the whole place."""

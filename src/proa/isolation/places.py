@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from proa import plan
-from proa.agent import Agent, Dispatcher
+from proa.agent import MAIN, Agent, Dispatcher
+from proa.agent import Launch as Flag
 from proa.errors import HostError, IsolationError, NoSpace, ProaError
 from proa.host import cgroup, files, mounts
 from proa.isolation.surroundings import LINKS, READONLY, SYSCTLS
@@ -166,10 +167,12 @@ class Places:
         self,
         sysctls: tuple[tuple[str, str], ...] = (),
         wires: tuple[tuple[str, int], ...] = (),
+        process: int = MAIN,
     ) -> Place:
         """A new place.  Raises IsolationError or HostError; leaves nothing behind then.
 
         `wires` are further options of the monitor with a descriptor each: `--channel`, `--keep`.
+        `process` is what waits in the place: the main process, or the hull around it.
         """
         name, base = self._name()
         directory = self._directory / name
@@ -177,19 +180,20 @@ class Places:
         try:
             group = cgroup.create(f"{self._parent}/{name}")
             place = Place(name, base, directory, group, self._spawn(name, directory, wires))
-            self._prepare(place, sysctls, local=bool(wires))
+            self._prepare(place, sysctls, process)
         except BaseException:
             self.release(name)
             raise
         return place
 
-    def _prepare(self, place: Place, sysctls: tuple[tuple[str, str], ...], *, local: bool) -> None:
+    def _prepare(self, place: Place, sysctls: tuple[tuple[str, str], ...], process: int) -> None:
         procs = place.cgroup.procs_descriptors()
         devices: list[int] = []
         try:
             devices = [mounts.open_tree(Path("/dev", name)) for name in DEVICES]
             steps = place_plan(len(procs), place.base, sysctls)
-            place.pid = place.agent.place(steps, [*procs, *devices], local=local)
+            sent = [*procs, *devices]
+            place.pid = place.agent.place(steps, sent, int(Flag.LOCAL), process)
         finally:
             for descriptor in (*procs, *devices):
                 os.close(descriptor)

@@ -37,16 +37,13 @@ def listing(engine: Engine, request: Request) -> Answer:
 def create(engine: Engine, request: Request) -> Answer:
     """POST /containers/create."""
     config = bodies.read(request)
-    image = config.get("Image")
-    if not image or not isinstance(image, str):
+    image = config.get("Image") or ""
+    if not isinstance(image, str) or not (image or config.get("Proa")):
         raise Invalid("field 'Image' must name an image")
     name = request.text("name").removeprefix("/") or None
     try:
-        inspected = engine.images.inspect(image)
-    except ImageNotFound:
-        raise lookup.missing_image(image) from None
-    _check_platform(request.text("platform"), inspected)
-    try:
+        if image:
+            _check_platform(request.text("platform"), engine.images.inspect(image))
         made = engine.create(name, config)
     except ImageNotFound:
         raise lookup.missing_image(image) from None

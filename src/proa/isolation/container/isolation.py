@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proa import plan
-from proa.agent import Agent
+from proa.agent import MAIN, Agent
 from proa.host import features, mounts, netlink
 from proa.host.cgroup import Usage
 from proa.isolation import processors
@@ -52,6 +52,10 @@ class Container:
     def agent(self) -> Agent:
         """The monitor's connection."""
         return self.place.agent
+
+    def signal(self, number: int) -> None:
+        """Signal the main process."""
+        self.place.agent.signal(MAIN, number)
 
     def pause(self) -> None:
         """Freeze by cgroup."""

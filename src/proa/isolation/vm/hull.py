@@ -130,8 +130,11 @@ class Hull:
         self.qmp.close()
 
 
-def make(places: Places, skeleton: Path) -> Hull:
-    """A new place whose monitor holds the guest's channel and keeps QMP."""
+def make(places: Places, skeleton: Path, process: int = HULL) -> Hull:
+    """A new place whose monitor holds the guest's channel and keeps QMP.
+
+    QEMU is the hull of what runs in its guest, or, of a whole machine, the main process itself.
+    """
     with ExitStack() as undo:
         control, control_end = socket.socketpair()
         channel, channel_end = socket.socketpair()
@@ -139,7 +142,7 @@ def make(places: Places, skeleton: Path) -> Hull:
             undo.callback(end.close)
         with channel:
             wires = (("--channel", channel.fileno()), ("--keep", control.fileno()))
-            place = places.make(wires=wires)
+            place = places.make(wires=wires, process=process)
         place.agent.on_exit = lambda exit: hull_exited(place, exit)
         undo.pop_all()
         return Hull(place, qmp.Qmp(control), control_end, channel_end, skeleton)

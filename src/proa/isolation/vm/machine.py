@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proa import plan
-from proa.agent import Agent
+from proa.agent import MAIN, Agent
 from proa.errors import Unsupported
 from proa.host.cgroup import Usage
 from proa.isolation.places import Place, Places
@@ -54,6 +54,10 @@ class Machine:
     def agent(self) -> Agent:
         """The connection to the monitor, which passes requests on to init."""
         return self.place.agent
+
+    def signal(self, number: int) -> None:
+        """Signal the main process in the guest."""
+        self.place.agent.signal(MAIN, number)
 
     def pause(self) -> None:
         """Stop the virtual processors."""

@@ -40,6 +40,8 @@ from proa.isolation.vm.machine import Machine
 from proa.isolation.vm.settings import MIB, Settings, host_limits, reach, shape
 from proa.isolation.vm.spares import Order, Spares
 from proa.isolation.vm.template import Template, Templates
+from proa.isolation.vm.whole.running import WHOLE
+from proa.isolation.vm.whole.start import Host, Wholes
 from proa.resources import Launch, Sources
 from proa.spec import Limits
 
@@ -73,6 +75,7 @@ class Vms:
         live_memory_update=True,
         live_cpu_update=True,
         processes_visible_to_host=False,
+        machines=True,
         changes="/dev/vdb",
     )
 
@@ -86,6 +89,7 @@ class Vms:
         self._root = root
         self._places = places
         self._settings = Settings.parse(settings or {})
+        self._wholes = Wholes(places, self._settings, self._host)
         self._progress = progress
         self._once = threading.Lock()
         self._prepared: Prepared | None = None
@@ -95,6 +99,10 @@ class Vms:
         self._images = ImageTemplates(root / "templates", places, progress)
         self._berths = Berths(places)
         self._spares = Spares(places, self._settings.spares, warm=self._settings.warm)
+
+    def _host(self) -> Host:
+        ready = self._ready()
+        return Host(ready.accelerator, ready.skeleton)
 
     # -- what the waist asks --------------------------------------------------------------------
 
@@ -131,7 +139,12 @@ class Vms:
         berth.end(self._places)
 
     def start(self, launch: Launch) -> Running:
-        """Clone a template, or boot when there is none for the shape; init has answered then."""
+        """Clone a template, or boot when there is none for the shape; init has answered then.
+
+        A whole machine is made ready: it boots when it is launched.
+        """
+        if launch.hardware.disk:
+            return self._wholes.start(launch)
         machine = self._machine(launch.limits, bool(launch.links))
         served = launch.shares and launch.hardware.shares == folders.VIRTIOFS
         if served or not self._templated(machine):
@@ -150,6 +163,8 @@ class Vms:
 
     def adopt(self, saved: dict[str, Any]) -> Running:
         """Connect to the monitor of a vm made by an engine now gone, and take over its QMP."""
+        if saved.get(WHOLE):
+            return self._wholes.adopt(saved)
         place = self._places.adopt(saved)
         control = socket.socket(fileno=place.agent.get_descriptor())
         known = qemu.Machine(
@@ -273,6 +288,7 @@ class Vms:
             lambda: _open_disk(launch.directory, seed),
             (lambda: netlink.tap_open(link.host_name, link.bridge)) if link else None,
             launch.shares,
+            cache=blocks.cache(launch.hardware.cache),
         )
 
     def _running(

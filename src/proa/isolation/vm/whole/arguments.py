@@ -1,0 +1,170 @@
+"""QEMU's command line for a whole machine, as a pure function of the board and its descriptors.
+
+The first serial port is QEMU's standard input and output, which are the instance's.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from proa.isolation.vm import blocks, qemu
+from proa.isolation.vm.layers import Opened
+from proa.isolation.vm.whole.board import PC, SECURE_BOOT, Board
+
+DISK = "disk"
+
+
+@dataclass(frozen=True)
+class Wires:
+    """Descriptors as QEMU knows them, -1 for none.
+
+    `nvram` is the writable part of a UEFI firmware, whose code is the file `code`.
+    """
+
+    control: int
+    channel: int
+    disk: Opened
+    cdroms: tuple[int, ...] = ()
+    tap: int = -1
+    nvram: int = -1
+    code: Path | None = None
+    tpm: int = -1
+    folders: int = -1
+    shares: bool = False
+
+
+def arguments(board: Board, wires: Wires, cache: blocks.Cache) -> tuple[str, ...]:
+    """The whole argument list, program first."""
+    return (
+        qemu.PROGRAM, "-nodefaults", "-no-user-config", "-display", "none",
+        "-sandbox", qemu.SANDBOX,
+        "-chardev", f"socket,id=q,fd={wires.control}", "-mon", "chardev=q,mode=control",
+        *_board(board, wires), *_firmware(wires),
+        "-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console",
+        "-device", "virtio-serial-pci,id=vs,max_ports=4",
+        "-chardev", f"socket,id=c,fd={wires.channel}",
+        "-device", f"virtserialport,chardev=c,name={qemu.CHANNEL}",
+        "-object", "rng-builtin,id=random", "-device", "virtio-rng-pci,rng=random",
+        *_disk(board, wires.disk, cache), *_cdroms(board, wires.cdroms),
+        *_network(board, wires.tap), *_tpm(wires.tpm), *_display(board), *_shares(wires),
+    )  # fmt: skip
+
+
+def _board(board: Board, wires: Wires) -> tuple[str, ...]:
+    accelerator, cpu = board.accelerator, "host"
+    if board.accelerator == "tcg":
+        accelerator, cpu = f"tcg,tb-size={qemu.TRANSLATION_CACHE_MIB * 4}", "max"
+    machine = [board.machine, "memory-backend=ram", "vmport=off", "dump-guest-core=off"]
+    machine.append(f"smm={'on' if board.firmware == SECURE_BOOT else 'off'}")
+    if board.display == "none":
+        machine.append("graphics=off")  # the firmware then speaks on the serial port
+    if wires.nvram >= 0:
+        machine += ["pflash0=code", "pflash1=nvram"]
+    memory = f"id=ram,size={board.ram_bytes}"
+    backend = f"memory-backend-memfd,{memory},share=on"
+    if wires.folders < 0:
+        backend = f"memory-backend-ram,{memory}"
+    return (
+        "-accel", accelerator, "-cpu", cpu, "-M", ",".join(machine), "-object", backend,
+        "-m", f"{board.ram_bytes >> 20}M", "-smp", str(board.vcpus), "-rtc", "base=utc",
+        "-uuid", board.uuid, "-boot", "menu=off,strict=on",
+        *(("-global", "ICH9-LPC.disable_s3=1") if board.machine != PC else ()),
+        *(("-global", "driver=cfi.pflash01,property=secure,value=on")
+          if board.firmware == SECURE_BOOT else ()),
+    )  # fmt: skip
+
+
+def _firmware(wires: Wires) -> tuple[str, ...]:
+    if wires.nvram < 0:
+        return ()
+    code = {
+        "driver": "raw", "node-name": "code", "read-only": True,
+        "file": {"driver": "file", "filename": str(wires.code), "locking": "off"},
+    }  # fmt: skip
+    return ("-blockdev", json.dumps(code), *_raw("nvram", wires.nvram, readonly=False))
+
+
+def _raw(name: str, descriptor: int, *, readonly: bool) -> tuple[str, ...]:
+    node = {
+        "driver": "raw", "node-name": name, "read-only": readonly,
+        "file": {"driver": "file", "filename": f"/dev/fdset/{descriptor}", "locking": "off"},
+    }  # fmt: skip
+    return ("-add-fd", f"fd={descriptor},set={descriptor}", "-blockdev", json.dumps(node))
+
+
+def _disk(board: Board, opened: Opened, cache: blocks.Cache) -> tuple[str, ...]:
+    node = blocks.node(DISK, opened.numbers[0])
+    order = 2 if board.boot == "cdrom" else 1
+    common = f"drive={node},bootindex={order}{blocks.device(cache)}"
+    sata = ("-device", f"ide-hd,id={DISK},bus=ide.0,{common}")
+    devices = {
+        "virtio": ("-device", f"virtio-blk-pci,id={DISK},{common}"),
+        "nvme": ("-device", f"nvme,id={DISK},serial={DISK},drive={node},bootindex={order}"),
+        "scsi": ("-device", "virtio-scsi-pci,id=scsi", "-device",
+                 f"scsi-hd,id={DISK},bus=scsi.0,{common}"),
+        "ide": sata,
+        "sata": sata if board.machine != PC else (
+            "-device", "ich9-ahci,id=ahci", "-device", f"ide-hd,id={DISK},bus=ahci.0,{common}"),
+    }  # fmt: skip
+    return (*blocks.arguments(DISK, opened, cache), *devices[board.disk_bus])
+
+
+def _cdroms(board: Board, descriptors: tuple[int, ...]) -> tuple[str, ...]:
+    """CDs on the board's own controller: two buses of two on a pc, one bus each on q35."""
+    places: tuple[str, ...] = ("ide.1,unit=0", "ide.1,unit=1", "ide.0,unit=1")
+    if board.machine != PC:
+        places = ("ide.2", "ide.3", "ide.4", "ide.5")
+    first = 1 if board.boot == "cdrom" else 2
+    words: list[str] = []
+    for number, (place, descriptor) in enumerate(zip(places, descriptors, strict=False)):
+        order = first if number == 0 else number + 2
+        words += _raw(f"cd{number}", descriptor, readonly=True)
+        words += ("-device", f"ide-cd,id=cd{number},bus={place},drive=cd{number},bootindex={order}")
+    return tuple(words)
+
+
+NICS = {"virtio": "virtio-net-pci", "e1000": "e1000", "rtl8139": "rtl8139"}
+
+
+def _network(board: Board, tap: int) -> tuple[str, ...]:
+    if tap < 0:
+        return ()
+    return (
+        "-netdev", f"tap,id=n,fd={tap}",
+        "-device", f"{NICS[board.nic]},id=nic,netdev=n,romfile=,mac={board.mac}",
+    )  # fmt: skip
+
+
+def _tpm(descriptor: int) -> tuple[str, ...]:
+    if descriptor < 0:
+        return ()
+    return (
+        "-chardev", f"socket,id=t,fd={descriptor}",
+        "-tpmdev", "emulator,id=tpm,chardev=t", "-device", "tpm-tis,tpmdev=tpm",
+    )  # fmt: skip
+
+
+def _display(board: Board) -> tuple[str, ...]:
+    """A screen nobody sees yet, and what points on it: a tablet says where, a mouse how far."""
+    if board.display == "none":
+        return ()
+    card = {"std": "VGA", "virtio": "virtio-vga"}[board.display]
+    return (
+        "-device", f"{card},id=screen", "-vnc", "none",
+        "-device", "qemu-xhci,id=usb", "-device", "usb-tablet,bus=usb.0",
+    )  # fmt: skip
+
+
+def _shares(wires: Wires) -> tuple[str, ...]:
+    """All shares in one device, as in an image's vm: each a directory with its number."""
+    if not wires.shares:
+        return ()
+    if wires.folders >= 0:
+        return (
+            "-chardev", f"socket,id=s,fd={wires.folders}",
+            "-device", f"vhost-user-fs-pci,chardev=s,tag={qemu.SHARES_TAG},queue-size=1024",
+        )  # fmt: skip
+    served = f"local,id=s,path={qemu.SHARES_PATH},security_model=passthrough,multidevs=remap"
+    return ("-fsdev", served, "-device", f"virtio-9p-pci,fsdev=s,mount_tag={qemu.SHARES_TAG}")

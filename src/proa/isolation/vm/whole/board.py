@@ -1,0 +1,74 @@
+"""What a whole machine is made of: the choices left to the engine, decided.  Pure."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+from proa.errors import Invalid
+from proa.isolation.vm.settings import MIB, Settings
+from proa.spec import Hardware, Limits
+
+BIOS, UEFI, SECURE_BOOT = "bios", "uefi", "secureboot"
+PC, Q35 = "pc", "q35"
+LEAST_RAM_MIB = 16
+LEGACY_IDE_CDROMS, SATA_CDROMS = 3, 4
+
+
+@dataclass(frozen=True)
+class Board:
+    """A machine with nothing left open.  `mac` is empty without a network."""
+
+    ram_bytes: int
+    vcpus: int
+    accelerator: str
+    machine: str = Q35
+    firmware: str = BIOS
+    tpm: bool = False
+    disk_bus: str = "virtio"
+    nic: str = "virtio"
+    mac: str = ""
+    display: str = "none"
+    boot: str = "disk"
+    uuid: str = ""
+
+
+def decide(hardware: Hardware, limits: Limits, settings: Settings, boots_by: str) -> Board:
+    """Choose what was not asked for; `boots_by` is the firmware the disk is made for.
+
+    RAM is exactly what is asked for (whole MiB), processors the least whole number.
+    Raises Invalid for what does not go together.
+    """
+    firmware = hardware.firmware
+    if firmware in ("", "auto"):
+        firmware = boots_by
+    machine = hardware.machine
+    if machine in ("", "auto"):
+        machine = PC if hardware.disk_bus == "ide" and firmware == BIOS else Q35
+    _check(hardware, machine, firmware)
+    wanted = math.ceil(limits.memory_bytes / MIB) or settings.memory_mib
+    return Board(
+        ram_bytes=max(wanted, LEAST_RAM_MIB) * MIB,
+        vcpus=max(1, min(math.ceil(limits.cpus), os.cpu_count() or 1)),
+        accelerator=hardware.accelerator,
+        machine=machine,
+        firmware=firmware,
+        tpm=hardware.tpm,
+        disk_bus=hardware.disk_bus or "virtio",
+        nic=hardware.nic or "virtio",
+        display=hardware.display or "none",
+        boot=hardware.boot or "disk",
+    )
+
+
+def _check(hardware: Hardware, machine: str, firmware: str) -> None:
+    if machine not in (PC, Q35):
+        raise Invalid(f"no whole machine is made as '{machine}'", hint="pc or q35")
+    if firmware == SECURE_BOOT and machine != Q35:
+        raise Invalid(f"secure boot needs the machine 'q35', not '{machine}'")
+    if hardware.disk_bus == "ide" and machine != PC:
+        raise Invalid("the bus 'ide' needs the machine 'pc'", hint="on q35 that is 'sata'")
+    room = LEGACY_IDE_CDROMS if machine == PC else SATA_CDROMS
+    if len(hardware.cdroms) > room:
+        raise Invalid(f"'{len(hardware.cdroms)}' CDs are too many for '{machine}'", hint=f"{room}")

@@ -1,0 +1,54 @@
+"""UEFI firmware of the host's distribution, and each machine's own variables."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from proa.errors import HostError, Unsupported
+from proa.host import files
+from proa.isolation.vm.whole.board import SECURE_BOOT, UEFI
+
+NVRAM = "nvram"  # in the instance's directory
+HINT = "install 'ovmf'"
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """A firmware's code and the variables a new machine begins with."""
+
+    code: Path
+    variables: Path
+
+
+_OVMF = Path("/usr/share/OVMF")
+KNOWN: dict[str, tuple[Firmware, ...]] = {
+    UEFI: (
+        Firmware(_OVMF / "OVMF_CODE_4M.fd", _OVMF / "OVMF_VARS_4M.fd"),
+        Firmware(_OVMF / "OVMF_CODE.fd", _OVMF / "OVMF_VARS.fd"),
+    ),
+    SECURE_BOOT: (  # the variables hold Microsoft's keys, and the switch is on
+        Firmware(_OVMF / "OVMF_CODE_4M.secboot.fd", _OVMF / "OVMF_VARS_4M.ms.fd"),
+        Firmware(_OVMF / "OVMF_CODE.secboot.fd", _OVMF / "OVMF_VARS.ms.fd"),
+    ),
+}
+
+
+def find(kind: str) -> Firmware:
+    """The host's firmware of a kind.  Raises Unsupported."""
+    for known in KNOWN[kind]:
+        if known.code.is_file() and known.variables.is_file():
+            return known
+    raise Unsupported(f"this host has no firmware for '{kind}'", hint=HINT)
+
+
+def nvram(directory: Path, found: Firmware) -> int:
+    """The machine's variables, open: those it has, else a copy of the firmware's."""
+    path = directory / NVRAM
+    try:
+        if not path.exists():
+            files.atomic_write(path, found.variables.read_bytes())
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise HostError(f"cannot make '{path}': {error.strerror}") from error

@@ -1,0 +1,202 @@
+"""Starting whole machines: everything is made ready, and QEMU is the launch itself.
+
+So QEMU is the instance's main process: its standard streams are the guest's first serial port, and
+the end of the one is the end of the other.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from proa import plan
+from proa.agent import MAIN
+from proa.agent import Launch as Flag
+from proa.errors import HostError, Unsupported
+from proa.host import netlink
+from proa.isolation.places import Places
+from proa.isolation.vm import accel, blocks, confinement, folders, hull, layers, qemu, qmp
+from proa.isolation.vm.settings import MIB, Settings, host_limits
+from proa.isolation.vm.whole import disks, firmware, tpm
+from proa.isolation.vm.whole.arguments import Wires, arguments
+from proa.isolation.vm.whole.board import BIOS, Board, decide
+from proa.isolation.vm.whole.running import WholeMachine
+from proa.resources import Launch, Sources
+from proa.spec import EMPTY
+
+GUEST_MODULES = (folders.VIRTIOFS,)  # nobody knows: what any system of the last years has
+
+
+@dataclass(frozen=True)
+class Host:
+    """What this host offers every machine."""
+
+    accelerator: accel.Accelerator
+    skeleton: Path
+
+
+class Wholes:
+    """Makes whole machines, and takes over those of an engine now gone."""
+
+    def __init__(self, places: Places, settings: Settings, host: Callable[[], Host]) -> None:
+        self._places, self._settings, self._host = places, settings, host
+
+    def start(self, launch: Launch) -> WholeMachine:
+        """Make everything but QEMU itself, which the launch plan of `sources` becomes."""
+        if launch.idle:
+            raise Unsupported(
+                "the files of a stopped machine are its own system's", hint="start it first"
+            )
+        host, hardware = self._host(), launch.hardware
+        base = None if hardware.disk == EMPTY else launch.rootfs.disk()
+        disk = disks.prepare(launch.directory, base, hardware.format, hardware.disk_bytes)
+        board = _board(launch, host, self._settings, disks.boots_by(disk))
+        with ExitStack() as undo:
+            beside: list[str] = []
+            server, security = None, None
+            if launch.shares and folders.kind(launch, GUEST_MODULES) == folders.VIRTIOFS:
+                server = folders.serve(self._places, host.skeleton, launch)
+                undo.callback(server.end, self._places)
+                beside.append(server.place.name)
+            if board.tpm:
+                security = tpm.serve(self._places, host.skeleton, launch.directory)
+                undo.callback(security.end, self._places)
+                beside.append(security.place.name)
+            berth = hull.make(self._places, host.skeleton, MAIN)
+            undo.callback(berth.end, self._places)
+            berth.place.cgroup.apply(host_limits(launch.limits))
+            berth.place.agent.hold(launch.hold)
+            berth.qmp.pipeline(("qmp_capabilities", {}))
+            parts = Parts(berth, launch, board, disk, server, security)
+            undo.pop_all()
+        shape = qemu.Machine(board.ram_bytes, board.vcpus, bool(launch.links), board.accelerator)
+        return WholeMachine(
+            berth.place, self._places, berth.qmp, shape, _facts(parts, host),
+            lambda: _sources(parts), tuple(beside),
+        )  # fmt: skip
+
+    def adopt(self, saved: dict[str, Any]) -> WholeMachine:
+        """Connect to the monitor of a machine, and take over its QMP."""
+        place = self._places.adopt(saved)
+        control = socket.socket(fileno=place.agent.get_descriptor())
+        shape = qemu.Machine(int(saved["ram_bytes"]), int(saved["vcpus"]), bool(saved["network"]))
+        found = WholeMachine(place, self._places, qmp.Qmp(control), shape, dict(saved["facts"]))
+        found.places_beside = tuple(saved["places"])
+        return found
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What QEMU is launched with."""
+
+    berth: hull.Hull
+    launch: Launch
+    board: Board
+    disk: layers.Chain
+    folders: folders.Folders | None
+    tpm: tpm.Tpm | None
+
+
+def _board(launch: Launch, host: Host, settings: Settings, boots_by: str) -> Board:
+    hardware, works = launch.hardware, host.accelerator
+    wanted = hardware.accelerator
+    if wanted == "kvm" and works.name != "kvm":
+        raise Unsupported(f"kvm was demanded and does not work here: {works.reason}")
+    board = decide(hardware, launch.limits, settings, boots_by)
+    return replace(
+        board,
+        accelerator="tcg" if wanted == "tcg" else works.name,
+        mac=launch.links[0].mac if launch.links else "",
+        uuid=f"{launch.id[:8]}-{launch.id[8:12]}-{launch.id[12:16]}-{launch.id[16:20]}-"
+        f"{launch.id[20:32]}",
+    )
+
+
+def _facts(parts: Parts, host: Host) -> dict[str, str]:
+    board, hardware = parts.board, parts.launch.hardware
+    facts = {
+        "accelerator": board.accelerator, "started_by": "its own system",
+        "machine": board.machine, "firmware": board.firmware,
+        "disk": hardware.disk, "disk_format": parts.disk.layers[-1].format,
+        "disk_bus": board.disk_bus, "nic": board.nic, "display": board.display,
+        "tpm": "2.0" if board.tpm else "none", "cache": hardware.cache or blocks.DEFAULT_CACHE,
+        "ram_mib": str(board.ram_bytes // MIB), "vcpus": str(board.vcpus),
+        "landlock": confinement.fact(),
+    }  # fmt: skip
+    if hardware.cdroms:
+        facts["cdroms"] = " ".join(hardware.cdroms)
+    if host.accelerator.reason and board.accelerator != "kvm":
+        facts["accelerator_reason"] = host.accelerator.reason
+    if parts.launch.shares:
+        facts["shares"] = folders.VIRTIOFS if parts.folders else folders.NINEP
+    return facts
+
+
+class _Cargo:
+    """Descriptors on their way to QEMU: ours until it is launched, then closed."""
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+
+    def add(self, descriptor: int) -> int:
+        """Take a descriptor; its number as QEMU will know it."""
+        self.sent.append(descriptor)
+        return plan.INHERIT_FIRST + len(self.sent) - 1
+
+
+def _sources(parts: Parts) -> Sources:
+    """The launch: the plan that becomes QEMU, and all it is born with."""
+    berth, launch = parts.berth, parts.launch
+    cargo = _Cargo()
+    try:
+        wires = _wires(parts, cargo)
+        argv = arguments(parts.board, wires, blocks.cache(launch.hardware.cache))
+        kvm = parts.board.accelerator == "kvm"
+        local = () if parts.folders else launch.shares
+        with ExitStack() as opened:
+            steps, trees = hull.root_steps(berth, local, kvm, len(cargo.sent), opened)
+            cargo.sent += [os.dup(tree) for tree in trees]
+        if launch.terminal:
+            steps += (plan.Terminal(),)
+        steps += (*confinement.steps(argv[0], shares=bool(local)), plan.Exec(argv))
+    except BaseException:
+        for descriptor in cargo.sent:
+            os.close(descriptor)
+        raise
+    flags = Flag.LOCAL | Flag.STDIN
+    return Sources(root="", descriptors=tuple(cargo.sent), plan=steps, flags=int(flags))
+
+
+def _wires(parts: Parts, cargo: _Cargo) -> Wires:
+    berth, launch, board = parts.berth, parts.launch, parts.board
+    control = cargo.add(berth.control_end.detach())
+    channel = cargo.add(berth.channel_end.detach())
+    opened = layers.open_all(parts.disk)
+    disk = replace(opened, descriptors=tuple(cargo.add(item) for item in opened.descriptors))
+    cdroms = tuple(cargo.add(_open_cdrom(path)) for path in launch.hardware.cdroms)
+    wires = Wires(control, channel, disk, cdroms, shares=bool(launch.shares))
+    if launch.links:
+        tap = netlink.tap_open(launch.links[0].host_name, launch.links[0].bridge)
+        wires = replace(wires, tap=cargo.add(tap))
+        berth.place.agent.keep(tap)
+    if board.firmware != BIOS:
+        found = firmware.find(board.firmware)
+        nvram = cargo.add(firmware.nvram(launch.directory, found))
+        wires = replace(wires, nvram=nvram, code=found.code)
+    if parts.tpm:
+        wires = replace(wires, tpm=cargo.add(parts.tpm.connection.detach()))
+    if parts.folders:
+        wires = replace(wires, folders=cargo.add(parts.folders.descriptor()))
+    return wires
+
+
+def _open_cdrom(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"cannot open the CD '{path}': {error.strerror}") from error
