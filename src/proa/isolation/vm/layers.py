@@ -231,6 +231,21 @@ def open_all(chain: Chain) -> Opened:
             found.append(open_layer(layer, writable=position == 0))
             undo.callback(os.close, found[-1])
         undo.pop_all()
+    return _opened(chain, found)
+
+
+def open_readonly(chain: Chain) -> Opened:
+    """The files of a chain, all for reading."""
+    with ExitStack() as undo:
+        found: list[int] = []
+        for layer in chain.layers:
+            found.append(open_layer(layer))
+            undo.callback(os.close, found[-1])
+        undo.pop_all()
+    return _opened(chain, found)
+
+
+def _opened(chain: Chain, found: list[int]) -> Opened:
     formats = tuple(layer.format for layer in chain.layers)
     return Opened(tuple(found), formats, tuple(layer.number for layer in chain.layers))
 

@@ -27,7 +27,7 @@ _EXTERNAL_DATA, _EXTENDED_L2 = 1 << 2, 1 << 4
 _DIRTY, _CORRUPT, _COMPRESSION_TYPE = 1 << 0, 1 << 1, 1 << 3
 _KNOWN = _DIRTY | _COMPRESSION_TYPE | _EXTENDED_L2
 _OFFSET = 0x00FFFFFFFFFFFE00
-_COMPRESSED = 1 << 62
+_COMPRESSED, _COPIED = 1 << 62, 1 << 63
 _L1_MAXIMUM_BYTES = 32 << 20
 
 
@@ -41,6 +41,7 @@ class Header:
     l1_entries: int
     extended: bool
     backing: bool
+    zstd: bool = False
 
     @property
     def entry_bytes(self) -> int:
@@ -99,9 +100,11 @@ def header(descriptor: int) -> Header:
     version, backing, bits, size, crypt = (fields[1], fields[2], fields[4], fields[5], fields[6])
     entries, offset = fields[7], fields[8]
     features = fields[13] if version >= 3 else 0
+    zstd = bool(features & _COMPRESSION_TYPE)
     if version not in (2, 3) or not 9 <= bits <= 21 or features & ~_KNOWN or crypt:
         raise Corrupt("the qcow2 is damaged, or has features nobody here writes")
-    found = Header(size, bits, offset, entries, bool(features & _EXTENDED_L2), bool(backing))
+    found = Header(size, bits, offset, entries, bool(features & _EXTENDED_L2), bool(backing),
+                   zstd)  # fmt: skip
     covered = found.entries << bits
     length = os.fstat(descriptor).st_size
     if entries * 8 > _L1_MAXIMUM_BYTES or entries * covered < size or offset + entries * 8 > length:
@@ -204,3 +207,96 @@ def _read(descriptor: int, offset: int, length: int) -> bytes:
     if len(data) != length:
         raise Corrupt("a table of the qcow2 is cut off")
     return data
+
+
+class Writer:
+    """Fills an empty overlay, addresses only ever growing; multiples of 4 KiB but at the end.
+
+    Nothing of it counts before `finish` has returned: it is on the disk then.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._header = header(descriptor)
+        self._end = os.fstat(descriptor).st_size
+        self._table = bytearray()
+        self._number = -1
+        self._first: list[int] = [0] * self._header.l1_entries
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the disk."""
+        return self._header.size_bytes
+
+    def write(self, start: int, data: bytes) -> None:
+        """Bytes of the disk."""
+        for at, length in _clusters(start, len(data)):
+            offset = self._entry(at)
+            piece = data[at - start : at - start + length]
+            os.pwrite(self._descriptor, piece, offset + at % CLUSTER)
+            self._mark(at, length, 0)
+
+    def zero(self, start: int, length: int) -> None:
+        """Zeros, whatever is below."""
+        for at, count in _clusters(start, length):
+            self._mark(at, count, 32)
+
+    def finish(self) -> None:
+        """Write the tables, and bring all of it to the disk."""
+        self._flush()
+        os.pwrite(
+            self._descriptor, struct.pack(f">{len(self._first)}Q", *self._first),
+            self._header.l1_offset,
+        )  # fmt: skip
+        counted = CLUSTER // 2  # clusters whose references one block counts
+        clusters, blocks = self._end // CLUSTER, 1
+        while (clusters + blocks - 1) > blocks * counted:
+            blocks += 1
+        offsets = [2 * CLUSTER, *(self._end + CLUSTER * more for more in range(blocks - 1))]
+        clusters += blocks - 1
+        os.ftruncate(self._descriptor, clusters * CLUSTER)
+        for number, offset in enumerate(offsets):
+            used = min(clusters - number * counted, counted)
+            os.pwrite(self._descriptor, struct.pack(">H", 1) * used, offset)
+        os.pwrite(self._descriptor, struct.pack(f">{blocks}Q", *offsets), CLUSTER)
+        os.fsync(self._descriptor)
+
+    def _entry(self, at: int) -> int:
+        """Where the cluster of an address is, taken now if it has none."""
+        place = self._place(at)
+        (offset,) = struct.unpack_from(">Q", self._table, place)
+        if not offset:
+            offset, self._end = self._end, self._end + CLUSTER
+            struct.pack_into(">Q", self._table, place, offset | _COPIED)
+        return int(offset & _OFFSET)
+
+    def _mark(self, at: int, length: int, shift: int) -> None:
+        """Say of subclusters that they are there (0) or zeros (32)."""
+        place, size = self._place(at) + 8, CLUSTER // 32
+        first = at % CLUSTER // size
+        count = -(-(at % CLUSTER + length) // size) - first
+        (word,) = struct.unpack_from(">Q", self._table, place)
+        word |= ((1 << count) - 1) << (first + shift)
+        struct.pack_into(">Q", self._table, place, word)
+
+    def _place(self, at: int) -> int:
+        number, index = divmod(at // CLUSTER, CLUSTER // 16)
+        if number != self._number:
+            self._flush()
+            self._number, self._table = number, bytearray(CLUSTER)
+        return index * 16
+
+    def _flush(self) -> None:
+        if self._number >= 0:
+            os.pwrite(self._descriptor, self._table, self._end)
+            self._first[self._number] = self._end | _COPIED
+            self._end += CLUSTER
+
+
+def _clusters(start: int, length: int) -> Iterator[tuple[int, int]]:
+    """An extent cut at clusters."""
+    end = start + length
+    while start < end:
+        step = min(end, start - start % CLUSTER + CLUSTER) - start
+        yield start, step
+        start += step
