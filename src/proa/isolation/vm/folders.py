@@ -55,7 +55,10 @@ class Server:
                 "--sandbox=chroot", "--cache=auto", "--xattr", "--announce-submounts",
                 "--inode-file-handles=never", f"--modcaps={WITHOUT}", f"--rlimit-nofile={files}",
             )  # fmt: skip
-        options = ("sandbox=chroot", "cache=auto", "xattr", "announce_submounts", "log_level=warn")
+        options = (
+            "sandbox=chroot", "cache=auto", "timeout=0", "xattr", "announce_submounts",
+            "log_level=warn",
+        )  # fmt: skip
         return (
             self.program, "-f", f"--fd={listener}", "-o", f"source={qemu.SHARES_PATH}",
             "-o", ",".join(options), "-o", f"modcaps={WITHOUT}", "--rlimit-nofile=0",
