@@ -72,32 +72,38 @@ def _begin(core: Core, instance: Instance) -> None:
 
 
 def _acquire_and_launch(core: Core, instance: Instance) -> None:
-    record, spec = instance.record, instance.spec
-    isolation = core.isolation(spec.isolation)
+    record = instance.record
+    isolation = core.isolation(instance.spec.isolation)
     with ExitStack() as undo:
-        rootfs = whole.rootfs(core.images, instance, core.directory(record.id))
-        links = _link(core, instance, undo)
-        hold = _publish(core, instance, links, undo)
-        launch = Launch(
-            id=record.id, directory=core.directory(record.id), rootfs=rootfs, limits=spec.limits,
-            shares=shares(core, instance), links=links, hold=hold, sysctls=spec.sysctls,
-            remove=spec.remove, hardware=spec.hardware, terminal=spec.process.terminal,
-            architecture=_architecture(core, rootfs.image_id),
-        )  # fmt: skip
+        launch = acquire(core, instance, undo)
         try:
             running = isolation.start(launch)
         finally:
-            for descriptor in hold:
+            for descriptor in launch.hold:
                 os.close(descriptor)
         undo.callback(running.kill)
         instance.mark("place")
         tie(core, instance, running)
         core.save(instance)
-        _launch(core, instance, running, links)
+        _launch(core, instance, running, launch.links)
         record.state, record.started_ns = states.RUNNING, time.time_ns()
         record.facts = running.facts
         core.save(instance)
         undo.pop_all()
+
+
+def acquire(core: Core, instance: Instance, undo: ExitStack) -> Launch:
+    """What an instance starts with; `undo` gives it back.  The caller closes `hold`."""
+    record, spec = instance.record, instance.spec
+    rootfs = whole.rootfs(core.images, instance, core.directory(record.id))
+    links = _link(core, instance, undo)
+    hold = _publish(core, instance, links, undo)
+    return Launch(
+        id=record.id, directory=core.directory(record.id), rootfs=rootfs, limits=spec.limits,
+        shares=shares(core, instance), links=links, hold=hold, sysctls=spec.sysctls,
+        remove=spec.remove, hardware=spec.hardware, terminal=spec.process.terminal,
+        architecture=_architecture(core, rootfs.image_id),
+    )  # fmt: skip
 
 
 def _architecture(core: Core, image_id: str) -> str:

@@ -6,8 +6,8 @@ import logging
 import os
 
 from proa.agent import MAIN, Status
+from proa.engine import duplicate, lifecycle
 from proa.engine import instance as states
-from proa.engine import lifecycle
 from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.errors import ProaError
@@ -40,6 +40,7 @@ def recover(core: Core) -> None:
 def _recover_one(core: Core, instance: Instance) -> None:
     if instance.record.removing:
         _end(core, instance)
+        instance.record.state = states.EXITED  # also of a copy that never came up
         lifecycle.remove(core, instance, volumes=instance.spec.remove)
     elif instance.live:
         _adopt(core, instance)
@@ -66,6 +67,7 @@ def _adopt(core: Core, instance: Instance) -> None:
         return
     instance.next_process = 1 + max((item.id for item in processes), default=1)
     lifecycle.tie(core, instance, running)
+    duplicate.recovered(core, instance)
     _resume_record(core, instance, main)
 
 

@@ -112,11 +112,7 @@ class Hull:
 
     def last_words(self) -> str:
         """What QEMU wrote before it ended, on one line."""
-        try:
-            text = (self.place.directory / QEMU_LOG).read_text(errors="replace")
-        except OSError:
-            return ""
-        return text.strip().replace("\n", "; ")[-WORDS_MAXIMUM:]
+        return last_words(self.place)
 
     def close_ends(self) -> None:
         """QEMU has its copies."""
@@ -146,6 +142,15 @@ def make(places: Places, skeleton: Path, process: int = HULL) -> Hull:
         place.agent.on_exit = lambda exit: hull_exited(place, exit)
         undo.pop_all()
         return Hull(place, qmp.Qmp(control), control_end, channel_end, skeleton)
+
+
+def last_words(place: Place) -> str:
+    """What the QEMU of a place wrote before it ended, on one line."""
+    try:
+        text = (place.directory / QEMU_LOG).read_text(errors="replace")
+    except OSError:
+        return ""
+    return text.strip().replace("\n", "; ")[-WORDS_MAXIMUM:]
 
 
 @contextlib.contextmanager

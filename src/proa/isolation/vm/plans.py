@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from proa import capabilities, plan
 from proa.agent import Launch as Flag
 from proa.isolation.surroundings import LINKS, READONLY, SHARES, SYSCTLS
@@ -99,6 +101,42 @@ def clone_setup(entropy: bytes, limits: Limits, pinned_pid: int = 0) -> tuple[St
     return (plan.Entropy(entropy.hex()), *pins, *limit_steps(limits))
 
 
+@dataclass(frozen=True)
+class Names:
+    """What tells a copy of a machine from the one it was copied of, beside its random numbers."""
+
+    hostname: str
+    machine_id: str
+    covers: tuple[tuple[str, str], ...]  # path and content
+    link: Link | None = None
+
+
+def copy_setup(entropy: bytes, now_ns: int, names: Names | None) -> tuple[Step, ...]:
+    """SETUP of a copy of a running machine, while its place is frozen."""
+    steps: list[Step] = [plan.Entropy(entropy.hex()), plan.Clock(now_ns)]
+    if names is not None and names.link is not None:
+        steps += _plug(names.link)
+    return tuple(steps)
+
+
+def copy_names(names: Names) -> tuple[Step, ...]:
+    """In the place of a copy, beside its frozen processes: its name, and the files that tell it."""
+    covers = (*names.covers, ("/etc/machine-id", names.machine_id + "\n"))
+    modes = dict(COVERED)
+    return (
+        plan.Hostname(names.hostname),
+        *(plan.Cover(path, modes[path], content) for path, content in covers if content),
+        plan.Builtin(("stat", "/")),
+    )
+
+
+def _plug(link: Link) -> tuple[Step, ...]:
+    return (
+        plan.Interface(INTERFACE, link.name, link.mac, link.address, link.mtu),
+        plan.Route(link.gateway),
+    )
+
+
 def limit_steps(limits: Limits, *, lift: bool = False) -> tuple[Step, ...]:
     """Limits the guest's own kernel enforces; `lift` also writes the absent ones."""
     wanted = (("memory.max", limits.memory_bytes), ("pids.max", limits.pids))
@@ -184,10 +222,7 @@ def sources(
         ]
         after.append(plan.Mask(SHARES))
     for link in links:
-        before += [
-            plan.Interface(INTERFACE, link.name, link.mac, link.address, link.mtu),
-            plan.Route(link.gateway),
-        ]
+        before += _plug(link)
     after.append(plan.Cover("/etc/machine-id", "0444", machine_id + "\n"))
     paths = tuple(
         f"{SHARES}/{number}" + (f"/{share.inner}" if share.inner else "")

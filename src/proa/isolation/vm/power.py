@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proa.agent import HULL, Kind, Waiter
-from proa.isolation.vm import blocks, child, hull, plans, qemu
+from proa.isolation.vm import blocks, child, hull, pages, plans, qemu
+from proa.isolation.vm.checkpoint import Checkpoint
 from proa.isolation.vm.layers import Opened
 from proa.isolation.vm.template import IGNORE_SHARED, Template
 from proa.plan import encode
@@ -55,6 +56,29 @@ def clone(
     uri = {"uri": f"fd:{seen.state}"}
     berth.qmp.pipeline(("qmp_capabilities", {}), IGNORE_SHARED, ("migrate-incoming", uri))
     return started
+
+
+def revive(berth: hull.Hull, found: Checkpoint, parts: Parts) -> None:
+    """Let QEMU load a checkpoint.  The guest goes on by itself, and its init still stands still."""
+    with ExitStack() as passed:
+        passed.callback(berth.close_ends)
+        memory = found.pages if found.base < 0 else found.base
+        cargo = replace(_cargo(berth, parts, passed), memory=memory)
+        seen = replace(cargo.numbered().files(), cache=parts.cache)
+        argv = qemu.arguments(found.shape, seen, qemu.Clone(bare=True))
+        started = hull.begin(berth, argv, cargo, parts.shares, found.shape.accelerator == "kvm")
+    berth.qmp.pipeline(("qmp_capabilities", {}))
+    berth.place.agent.finish(started)
+    if found.base >= 0:
+        ram = pages.find(berth.place.pid, berth.qmp, found.shape.ram_bytes)
+        with closing(ram):
+            pages.pour(found.pages, ram)
+    state = found.open_state()
+    try:
+        berth.qmp.execute("getfd", {"fdname": "state"}, descriptor=state)
+    finally:
+        os.close(state)
+    berth.qmp.pipeline(("migrate-incoming", {"uri": "fd:state"}))
 
 
 def boot(berth: hull.Hull, machine: qemu.Machine, firmware: child.Firmware, parts: Parts) -> None:

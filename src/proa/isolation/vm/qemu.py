@@ -109,11 +109,13 @@ class Boot:
 class Clone:
     """Wait for a template's device state.
 
-    `shared` writes to the RAM's file (to make a further template), `paused` waits for `cont`.
+    `shared` writes to the RAM's file (to make a further template), `paused` waits for `cont`,
+    `bare` is for a state without the section that names the machine (`checkpoint.py`).
     """
 
     shared: bool = False
     paused: bool = False
+    bare: bool = False
 
 
 Start = Boot | Clone
@@ -237,7 +239,8 @@ def _disk(files: Files) -> tuple[str, ...]:
 
 def _start(machine: Machine, start: Start) -> tuple[str, ...]:
     if isinstance(start, Clone):
-        return ("-incoming", "defer", *(("-S",) if start.paused else ()))
+        bare = ("-global", "migration.send-configuration=off") if start.bare else ()
+        return ("-incoming", "defer", *(("-S",) if start.paused else ()), *bare)
     return ("-kernel", start.kernel, "-initrd", start.initramfs, "-append", machine.command_line())
 
 

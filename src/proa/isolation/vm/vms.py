@@ -35,6 +35,7 @@ from proa.isolation.vm import (
     qmp,
 )
 from proa.isolation.vm.berths import Berths
+from proa.isolation.vm.checkpoint import Checkpoint
 from proa.isolation.vm.images import ImageTemplates, Wanted
 from proa.isolation.vm.machine import Machine
 from proa.isolation.vm.settings import MIB, Settings, host_limits, reach, shape
@@ -160,6 +161,21 @@ class Vms:
             return self._boot(launch, machine)
         self._prepare_next(launch, machine)
         return running
+
+    def revive(self, launch: Launch, found: Checkpoint, started_by: str) -> Machine:
+        """A machine loaded from a checkpoint, with the instance's own disks; it stands still, and
+        its tap is on no bridge, until `take_over`."""
+        ready = self._ready()
+        berth = self._berths.take(ready.skeleton)
+        with hull.watched(berth, self._places):
+            self._dress(berth, launch)
+            parts = self._parts(launch, ready.seed)
+            if launch.links:
+                name = launch.links[0].host_name
+                parts = replace(parts, tap=lambda: netlink.tap_open(name, ""))
+            power.revive(berth, found, parts)
+        self._berths.replenish(ready.skeleton)
+        return self._running(berth, launch, found.shape, started_by)
 
     def adopt(self, saved: dict[str, Any]) -> Running:
         """Connect to the monitor of a vm made by an engine now gone, and take over its QMP."""

@@ -1,0 +1,207 @@
+"""Copies of a running vm: memory and disks are shared until somebody writes, the rest is its own.
+
+The source stands still for some milliseconds; what comes of it is an instance like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from proa.engine import instance as states
+from proa.engine import lifecycle, machines, names
+from proa.engine.core import Core
+from proa.engine.instance import Instance, Record
+from proa.errors import Conflict, Invalid, Unsupported
+from proa.isolation.vm import chain, checkpoint, layers, revival
+from proa.isolation.vm.checkpoint import Checkpoint
+from proa.isolation.vm.plans import Names
+from proa.isolation.vm.whole.running import WholeMachine
+from proa.resources import Link
+from proa.spec import Port
+
+COPIES_MAXIMUM = 256
+AT_ONCE = 2
+STOPPED = "stopped"  # a file in the instance's directory while the engine keeps its vm stopped
+
+
+@dataclass(frozen=True)
+class Fork:
+    """What came of a fork, and for how long its source stood still."""
+
+    instances: tuple[Instance, ...]
+    paused_ns: int
+    copied_bytes: int
+
+
+def fork(core: Core, source: Instance, count: int = 1, prefix: str = "") -> Fork:
+    """`count` copies of a running vm.  All or none.
+
+    Raises Conflict when it does not run, Unsupported for what cannot be copied.
+    """
+    if not 1 <= count <= COPIES_MAXIMUM:
+        raise Invalid(f"'{count}' copies cannot be made", hint=f"1 to {COPIES_MAXIMUM}")
+    with ExitStack() as undo:
+        with source.lock:
+            check(source, "fork")
+            copies = [_create(core, source, name) for name in _names(source, count, prefix)]
+            for copy in copies:
+                undo.callback(lifecycle.remove, core, copy, force=True, volumes=True)
+            found, chains = freeze(core, source)
+        with ExitStack() as opened:
+            if count * found.copied_bytes > source_bytes(found):
+                found = found.whole()
+            opened.callback(found.close)
+            for copy in copies:
+                layers.share(chains, core.directory(copy.id))
+                layers.grow(core.directory(copy.id))
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                list(pool.map(lambda copy: bring_up(core, copy, found, "fork"), copies))
+        undo.pop_all()
+    core.emit(source, "fork", copies=str(count))
+    return Fork(tuple(copies), found.paused_ns, found.copied_bytes)
+
+
+def check(source: Instance, what: str) -> None:
+    """Raises Conflict unless it is a vm that runs, Unsupported for a container."""
+    machine = machines.machine(source, what)
+    if isinstance(machine, WholeMachine):
+        raise Unsupported(
+            f"instance '{source.name}' is a whole machine, for which there is no {what}",
+            hint="proa snapshot copies its disks",
+        )
+    if source.state != states.RUNNING:
+        raise Conflict(
+            f"instance '{source.name}' is {source.state}", hint="unpause it: proa unpause"
+        )
+
+
+def freeze(core: Core, source: Instance, *, go_on: bool = True) -> tuple[Checkpoint, layers.Chains]:
+    """A checkpoint of a running vm, and its disks at the very moment; the caller holds its lock."""
+    machine = machines.machine(source, "a checkpoint")
+    directory = core.directory(source.id)
+    checkpoint.check(machine)
+    disks = chain.prepare(machine.qmp, directory)
+    mark = directory / STOPPED
+    mark.touch()
+    try:
+        found = checkpoint.take(machine, lambda: chain.commit(disks), go_on=go_on)
+    except BaseException:
+        mark.unlink()
+        chain.cancel(disks)
+        raise
+    if go_on:
+        mark.unlink()
+    return found, disks.before
+
+
+def recovered(core: Core, instance: Instance) -> None:
+    """Let a vm go on that an engine had stopped for a moment, and then ended itself."""
+    mark = core.directory(instance.id) / STOPPED
+    if mark.exists() and instance.state == states.RUNNING:
+        machines.machine(instance, "a checkpoint").qmp.execute("cont")
+        mark.unlink()
+
+
+def source_bytes(found: Checkpoint) -> int:
+    """What a file with all of the RAM would take, so that many copies can share it."""
+    base = 512 * os.fstat(found.base).st_blocks if found.base >= 0 else 0
+    return base + found.copied_bytes
+
+
+# -- records --------------------------------------------------------------------------------------
+
+
+def _names(source: Instance, count: int, prefix: str) -> list[str]:
+    if not prefix:
+        return ["" for _ in range(count)]
+    names.check(prefix)
+    return [prefix] if count == 1 else [f"{prefix}-{number}" for number in range(1, count + 1)]
+
+
+def _create(core: Core, source: Instance, name: str) -> Instance:
+    """The record of a copy; until it runs it is one that recovery removes."""
+    id = secrets.token_hex(32)
+    ports = tuple(Port(p.port, p.protocol, p.host_address, 0) for p in source.spec.ports)
+    spec = replace(source.spec, hostname=id[:12], ports=ports)
+    record = Record(
+        id, name or names.generate(), source.image_id, spec, dict(source.record.body),
+        time.time_ns(), removing=True,
+    )  # fmt: skip
+    core.directory(id).mkdir(mode=0o700)
+    try:
+        _add(core, record, named=bool(name))
+    except BaseException:
+        core.directory(id).rmdir()
+        raise
+    return core.get(id)
+
+
+def _add(core: Core, record: Record, *, named: bool) -> None:
+    for _ in range(100):
+        try:
+            core.add(Instance(record))
+            return
+        except Conflict:
+            if named:
+                raise
+            record.name = f"{names.generate()}{secrets.randbelow(1000)}"
+    raise Conflict("no free name was found", hint="give one with --name")
+
+
+# -- coming up ------------------------------------------------------------------------------------
+
+
+def bring_up(
+    core: Core, instance: Instance, found: Checkpoint, started_by: str, *, renamed: bool = True
+) -> None:
+    """Let an instance go on from a checkpoint, on the disks in its directory.
+
+    `renamed`: it is another machine than the one the checkpoint was made of.
+    """
+    record = instance.record
+    with instance.lock, ExitStack() as undo:
+        record.trace, record.state = [], states.STARTING
+        undo.callback(_not_started, core, instance)
+        instance.mark("request")
+        core.save(instance)
+        launch = lifecycle.acquire(core, instance, undo)
+        try:
+            machine = core.vms.revive(launch, found, started_by)
+        finally:
+            for descriptor in launch.hold:
+                os.close(descriptor)
+        undo.callback(machine.kill)
+        lifecycle.tie(core, instance, machine)
+        core.save(instance)
+        lifecycle.link_log(core, instance)
+        revival.take_over(machine, _identity(core, instance, launch.links) if renamed else None)
+        instance.next_process = 1 + max(status.id for status in machine.agent().state())
+        record.state, record.started_ns, record.removing = states.RUNNING, time.time_ns(), False
+        record.facts = machine.facts
+        instance.mark("exec")
+        core.save(instance)
+        undo.pop_all()
+    core.emit(instance, "start")
+    instance.notify()
+
+
+def _not_started(core: Core, instance: Instance) -> None:
+    instance.running = None
+    instance.record.state, instance.record.place, instance.record.saved = states.CREATED, "", {}
+    core.save(instance)
+
+
+def _identity(core: Core, instance: Instance, links: tuple[Link, ...]) -> Names:
+    files = lifecycle.core_files(core, instance.spec, links)
+    covers = (
+        ("/etc/hostname", files.hostname),
+        ("/etc/hosts", files.hosts),
+        ("/etc/resolv.conf", files.resolv),
+    )
+    link = links[0] if links else None
+    return Names(instance.spec.hostname, instance.id[:32], covers, link)
