@@ -20,7 +20,7 @@ from proa.api.docker import (
 )
 from proa.api.docker.refused import no_swarm, refusal
 from proa.api.proa import build as own_build
-from proa.api.proa import disks, extensions, packages, registry
+from proa.api.proa import chains, disks, extensions, packages, registry
 from proa.api.routes import Route
 
 NO_NETWORKS = refusal("changing networks", "use bridge or none")
@@ -106,6 +106,11 @@ ROUTES = (
     Route("GET", "/proa/isolations", extensions.isolations),
     Route("POST", "/proa/images/{name}/disk", disks.to_disk, upload=True),
     Route("POST", "/proa/disks", disks.from_disk, upload=True),
+    Route("GET", "/proa/disks", chains.table),
+    Route("GET", "/proa/instances/{id}/disks", chains.listing),
+    Route("POST", "/proa/instances/{id}/disks/flatten", chains.flatten),
+    Route("POST", "/proa/instances/{id}/disks/rebase", chains.rebase),
+    Route("POST", "/proa/instances/{id}/rollback", chains.rollback),
     Route("POST", "/proa/images/packages", packages.build, upload=True),
     Route("GET", "/proa/images/{name}/sbom", packages.read),
     Route("POST", "/proa/images/{name}/sbom", packages.attach),

@@ -30,6 +30,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "usage": ("df", "image-prune", "system-prune"),
     "changes": ("commit", "diff", "export"),
     "disks": ("to-disk", "from-disk"),
+    "chains": ("disk-ls", "disk-df", "disk-flatten", "disk-rebase", "rollback"),
     "packages": ("from-packages",),
     "build": ("build",),
     "sbom": ("sbom",),
@@ -38,8 +39,8 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 _INSTANCE_VERBS = (
     "attach", "commit", "cp", "create", "diff", "exec", "export", "inspect", "kill", "logs",
-    "pause", "port", "rename", "restart", "rm", "run", "start", "stats", "stop", "top", "unpause",
-    "wait",
+    "pause", "port", "rename", "restart", "rm", "rollback", "run", "start", "stats", "stop", "top",
+    "unpause", "wait",
 )  # fmt: skip
 
 NOUNS: dict[str, dict[str, str]] = {
@@ -51,6 +52,10 @@ NOUNS: dict[str, dict[str, str]] = {
         "pull": "pull", "push": "push", "tags": "tags", "prune": "image-prune",
         "to-disk": "to-disk", "from-disk": "from-disk",
         "from-packages": "from-packages", "sbom": "sbom",
+    },
+    "disk": {
+        "ls": "disk-ls", "df": "disk-df", "flatten": "disk-flatten", "rebase": "disk-rebase",
+        "rollback": "rollback",
     },
     "system": {"df": "df", "prune": "system-prune", "info": "info", "events": "events"},
 }  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import proa
 from proa.engine import (
+    chains,
     config,
     disk_import,
     disks,
@@ -378,6 +379,32 @@ class Engine:
     ) -> Image:
         """An image from a Containerfile.  Raises BuildError, Cancelled."""
         return self._builder.build(request, report, cancel, login)
+
+    # -- disks of vms ---------------------------------------------------------------------------
+
+    def disks(self, reference: str) -> Sequence[dict[str, Any]]:
+        """An instance's disks and the files each is made of."""
+        return chains.listing(self._core, self.get(reference))
+
+    def disk_table(self, reference: str = "") -> dict[str, Any]:
+        """Who holds which bytes, of one instance or of all."""
+        return chains.table(self._core, self.get(reference) if reference else None)
+
+    def disk_bytes(self) -> dict[str, int]:
+        """By instance's name, the bytes only its disks hold."""
+        return chains.own_bytes(self._core)
+
+    def flatten(self, reference: str) -> None:
+        """Make its disks one file each."""
+        chains.flatten(self._core, self.get(reference))
+
+    def rebase(self, reference: str, base: str, *, moved: bool = False) -> None:
+        """Put its disk over another base."""
+        chains.rebase(self._core, self.get(reference), base, moved=moved)
+
+    def rollback(self, reference: str, snapshot: str = "", *, force: bool = False) -> None:
+        """Put its files back to its image's or a snapshot's."""
+        chains.rollback(self._core, self.get(reference), snapshot, force=force)
 
     # -- packages and bills of materials --------------------------------------------------------
 

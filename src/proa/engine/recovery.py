@@ -6,7 +6,7 @@ import logging
 import os
 
 from proa.agent import MAIN, Status
-from proa.engine import duplicate, lifecycle
+from proa.engine import chains, duplicate, lifecycle
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import Instance
@@ -30,6 +30,8 @@ def recover(core: Core) -> None:
     live = {item.id for item in core.all() if item.live}
     core.places.repair(owned)
     core.networks.repair(live)
+    for item in core.all():
+        chains.recover(core.directory(item.id))
     known = {item.id for item in core.all()}
     for name in set(os.listdir(core.config.root / "instances")) - known:
         files.remove_tree(core.config.root / "instances" / name)

@@ -140,6 +140,10 @@ class Images:
         """The merged layers as one read-only EROFS file, made now when it is not there."""
         return self._disks.disk(image.id, self.layers(image))
 
+    def disk_path(self, image_id: str) -> Path:
+        """Where that disk is, or would be."""
+        return self._layout.disk(image_id)
+
     def writable(self, image: Image, directory: Path) -> ImageRootfs:
         """A writable layer for one instance over this image, seeded in `directory`."""
         with tree.reporting(f"make the writable layer in '{directory}'"):

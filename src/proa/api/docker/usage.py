@@ -47,7 +47,13 @@ def _images(engine: Engine) -> dict[str, Any]:
 
 
 def _containers(engine: Engine) -> dict[str, Any]:
-    return {"Containers": [engine.summary(item) for item in engine.list(True, {})]}
+    own = engine.disk_bytes()  # of vms' disks; a container's writable layer is not counted
+    return {
+        "Containers": [
+            engine.summary(item) | ({"SizeRw": own[item.name]} if item.name in own else {})
+            for item in engine.list(True, {})
+        ]
+    }
 
 
 def _volumes(engine: Engine) -> dict[str, Any]:

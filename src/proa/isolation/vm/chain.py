@@ -1,15 +1,17 @@
-"""The disks of a running guest: a new overlay under it, in milliseconds."""
+"""The disks of a running guest: a new overlay under it in milliseconds, one file again."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proa.errors import Corrupt, ProaError
+from proa.errors import Corrupt, HostError, NoSpace, ProaError
 from proa.isolation.vm import blocks, layers, qmp
 from proa.isolation.vm.blocks import Cache
 from proa.isolation.vm.layers import Chain, Chains, Layer
@@ -17,6 +19,7 @@ from proa.isolation.vm.machine import Machine
 
 _NODE = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,15})\.(\d{1,9})")
 _READONLY = "read-only"
+_POLL_SECONDS = (0.01, 0.5)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,62 @@ def cancel(prepared: Prepared) -> None:
             prepared.control.execute("blockdev-del", {"node-name": blocks.node(name, top.number)})
     with suppress(ProaError):
         agree(prepared.control, prepared.directory)
+
+
+# -- one file again -------------------------------------------------------------------------------
+
+
+def flatten(control: qmp.Qmp, directory: Path) -> None:
+    """Bring all that lies below into the file that a running guest writes, which then is alone.
+
+    The guest goes on.  What is interrupted loses nothing: what was copied is what was below.
+    """
+    chains = agree(control, directory)
+    for name, chain in chains.items():
+        if len(chain.layers) == 1:
+            continue
+        _stream(control, name, chain)
+        for layer in chain.layers[1:]:
+            _let_go(control, name, layer)
+        layers.save(directory, {**layers.load(directory), name: Chain((chain.top,))})
+    layers.sweep(directory)
+
+
+def _stream(control: qmp.Qmp, name: str, chain: Chain) -> None:
+    job = f"{name}-flatten"
+    top = blocks.node(name, chain.top.number)
+    control.execute("block-stream", {"job-id": job, "device": top, "auto-dismiss": False})
+    try:
+        _wait(control, job)
+    finally:
+        with suppress(ProaError):
+            control.execute("job-dismiss", {"id": job})
+
+
+def _wait(control: qmp.Qmp, job: str) -> None:
+    """Until a job has concluded.  Raises NoSpace or HostError for one that failed."""
+    pause = _POLL_SECONDS[0]
+    while True:
+        found = next(item for item in control.execute("query-jobs") if item["id"] == job)
+        if found["status"] == "concluded":
+            break
+        time.sleep(pause)
+        pause = min(pause * 2, _POLL_SECONDS[1])
+    if "error" in found:
+        kind = NoSpace if os.strerror(errno.ENOSPC) in found["error"] else HostError
+        raise kind(f"the disk could not be made one file: {found['error'].lower()}")
+
+
+def _let_go(control: qmp.Qmp, name: str, layer: Layer) -> None:
+    """Have QEMU close a file that is not below the disk any more."""
+    with suppress(ProaError):
+        number = _set(control, name, layer.number)
+        with suppress(ProaError):  # those made within another go with it
+            control.execute("blockdev-del", {"node-name": blocks.node(name, layer.number)})
+        control.execute("remove-fd", {"fdset-id": number})
+
+
+# -- parts of freezing ----------------------------------------------------------------------------
 
 
 def _action(name: str, old: Layer, new: Layer) -> dict[str, Any]:

@@ -126,8 +126,14 @@ def _item(layer: Layer) -> dict[str, Any]:
     return {"file": layer.path.name, "format": layer.format}
 
 
+def forget(directory: Path) -> None:
+    """Remove every disk; what is started next begins anew."""
+    save(directory, {})
+    sweep(directory)
+
+
 def sweep(directory: Path) -> None:
-    """Remove files of ours that no chain of the record has (any more)."""
+    """Remove files of ours that no chain of the record has (any more); finishes a `forget`."""
     if not (directory / DIRECTORY / RECORD).exists():
         return
     used = {layer.path for chain in load(directory).values() for layer in chain.layers}
@@ -135,6 +141,8 @@ def sweep(directory: Path) -> None:
     for path in (directory / FIRST, *(directory / DIRECTORY).iterdir()):
         if path not in kept:
             path.unlink(missing_ok=True)
+    if not used:
+        (directory / DIRECTORY / RECORD).unlink(missing_ok=True)
 
 
 # -- making, sharing -------------------------------------------------------------------------------
@@ -164,10 +172,37 @@ def grow(directory: Path) -> Chains:
     return chains
 
 
-def share(chains: Chains, directory: Path) -> Chains:
-    """The same chains in another directory, by hard links; both sides may only read them then.
+def substitute(
+    directory: Path, name: str, size_bytes: int, below: Chain, fill: Callable[[int], None]
+) -> Chain:
+    """Replace a disk by a new file over `below` that `fill` writes, given its descriptor.
 
-    The record there is written last, in the stead of any other; `sweep` removes what that had.
+    The record changes once the file is complete and on the disk; what it had goes after that.
+    """
+    chains = load(directory)
+    top = _overlay(directory, chains, size_bytes)
+    try:
+        descriptor = os.open(top.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fill(descriptor)
+        finally:
+            os.close(descriptor)
+        chains[name] = Chain((top, *below.layers))
+        save(directory, chains)
+    except BaseException as error:
+        top.path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise qcow2.failure(top.path, error) from error
+        raise
+    sweep(directory)
+    return chains[name]
+
+
+def share(chains: Chains, directory: Path, *, writable: bool = False) -> Chains:
+    """The same chains in another directory, by hard links: nobody may write them any more.
+
+    With `writable` each gets an empty overlay there, to go on from.  The record there is written
+    last, in the stead of any other; `sweep` removes what that had.
     """
     (directory / DIRECTORY).mkdir(mode=0o700, parents=True, exist_ok=True)
     taken = load(directory)
@@ -175,6 +210,10 @@ def share(chains: Chains, directory: Path) -> Chains:
     for name, chain in chains.items():
         layers = [_linked(layer, directory, {**taken, **shared}) for layer in chain.layers]
         shared[name] = Chain(tuple(layers))
+    if writable:
+        for name, chain in tuple(shared.items()):
+            top = _overlay(directory, {**taken, **shared}, virtual_bytes(chain.top))
+            shared[name] = Chain((top, *_bounded(chain.layers)))
     save(directory, shared)
     return shared
 
@@ -230,6 +269,8 @@ def open_all(chain: Chain) -> Opened:
         for position, layer in enumerate(chain.layers):
             found.append(open_layer(layer, writable=position == 0))
             undo.callback(os.close, found[-1])
+        if os.fstat(found[0]).st_nlink > 1:
+            raise Corrupt(f"the disk '{chain.top.path}' is shared, and nobody may write it")
         undo.pop_all()
     return _opened(chain, found)
 

@@ -380,6 +380,7 @@ def _open_disk(directory: Path, seed: disks.Seed) -> layers.Opened:
     """The instance's writable disk: the chain it has, else a new file."""
     chain = layers.load(directory).get(layers.FIRST)
     if chain is None:
+        layers.sweep(directory)
         return layers.Opened.single(seed.create(directory / layers.FIRST))
     return layers.open_all(chain)
 
