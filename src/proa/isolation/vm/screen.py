@@ -1,0 +1,122 @@
+"""A machine's screen, keyboard and pointer, by QMP: nothing of it has a path or a port."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+
+from proa.errors import Corrupt, Invalid, IsolationError, Unsupported
+from proa.isolation.vm import picture
+from proa.isolation.vm.keyboard import Chord
+from proa.isolation.vm.machine import Machine
+
+PICTURE_MAXIMUM_BYTES = 128 << 20
+PICTURE_SET = 1 << 20  # a number no descriptor of QEMU's own has
+CLIENT = "vnc-client"
+DRAIN_SECONDS = 10.0
+BUTTONS = ("left", "middle", "right")
+POINTER_MAXIMUM = 0x7FFF  # of INPUT_EVENT_ABS, for any size of the screen
+CLICK_SECONDS = 0.05
+
+
+def require(machine: Machine) -> None:
+    """Raises Unsupported for a machine without a display."""
+    if machine.facts.get("display", "none") == "none":
+        raise Unsupported(
+            "this machine has no screen",
+            hint="run a disk with --display std; its serial console is `proa logs` and `attach`",
+        )
+
+
+def shot(machine: Machine) -> bytes:
+    """What the screen shows now, as PNG."""
+    require(machine)
+    try:
+        return _dump(machine, {"format": "png"})
+    except IsolationError as error:
+        if "'format'" not in error.message and "PNG" not in error.message:
+            raise
+    return picture.from_ppm(_dump(machine, {}))  # QEMU before 7.1, or built without PNG
+
+
+def _dump(machine: Machine, options: dict[str, str]) -> bytes:
+    """QEMU writes to a pipe, so that no more is ever held than is allowed."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    pieces: list[bytes] = []
+    drain = threading.Thread(target=_drain, args=(reading, pieces), daemon=True)
+    drain.start()
+    try:
+        machine.qmp.execute("add-fd", {"fdset-id": PICTURE_SET}, descriptor=writing)
+        try:
+            file = {"filename": f"/dev/fdset/{PICTURE_SET}"}
+            machine.qmp.execute("screendump", {**file, **options})
+        finally:
+            machine.qmp.execute("remove-fd", {"fdset-id": PICTURE_SET})
+    finally:
+        os.close(writing)
+        drain.join(DRAIN_SECONDS)
+    data = b"".join(pieces)
+    if not data or len(data) > PICTURE_MAXIMUM_BYTES:
+        raise Corrupt(f"the screen's picture has '{len(data)}' bytes")
+    return data
+
+
+def _drain(reading: int, pieces: list[bytes]) -> None:
+    """To the end, or to the first byte too many: then QEMU finds nobody reading."""
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        total = 0
+        while total <= PICTURE_MAXIMUM_BYTES and (piece := pipe.read(1 << 16)):
+            pieces.append(piece)
+            total += len(piece)
+
+
+def join(machine: Machine, client: socket.socket) -> None:
+    """Let QEMU speak VNC (RFB) with a client, whose socket it gets; the engine keeps none."""
+    require(machine)
+    machine.qmp.execute("getfd", {"fdname": CLIENT}, descriptor=client.fileno())
+    try:
+        machine.qmp.execute("add_client", {"protocol": "vnc", "fdname": CLIENT})
+    except IsolationError:
+        machine.qmp.execute("closefd", {"fdname": CLIENT})
+        raise
+
+
+def press(machine: Machine, chords: tuple[Chord, ...], delay_ms: int) -> None:
+    """Press and release chords one after another, `delay_ms` each; returns when all are done.
+
+    Slower than what the guest takes, or it loses keys: a keyboard's queue holds a few.
+    """
+    require(machine)
+    for chord in chords:
+        machine.qmp.execute("input-send-event", {"events": [_key(name, True) for name in chord]})
+        time.sleep(delay_ms / 2000)
+        events = [_key(name, False) for name in reversed(chord)]
+        machine.qmp.execute("input-send-event", {"events": events})
+        time.sleep(delay_ms / 2000)
+
+
+def _key(name: str, down: bool) -> dict[str, object]:
+    key = {"type": "qcode", "data": name}
+    return {"type": "key", "data": {"down": down, "key": key}}
+
+
+def click(machine: Machine, x: int, y: int, button: str) -> None:
+    """Move the pointer to a pixel of the screen and click.  Raises Invalid beyond its edge."""
+    if button not in BUTTONS:
+        raise Invalid(f"unknown button '{button}'", hint=", ".join(BUTTONS))
+    width, height = picture.size(shot(machine))
+    if not (0 <= x < width and 0 <= y < height):
+        raise Invalid(f"'{x},{y}' is beyond the screen's {width}x{height} pixels")
+    place = [_axis("x", x, width), _axis("y", y, height)]
+    machine.qmp.execute("input-send-event", {"events": place})
+    for down in (True, False):
+        time.sleep(CLICK_SECONDS)
+        event = {"type": "btn", "data": {"down": down, "button": button}}
+        machine.qmp.execute("input-send-event", {"events": [event]})
+
+
+def _axis(axis: str, position: int, extent: int) -> dict[str, object]:
+    value = (2 * position + 1) * POINTER_MAXIMUM // (2 * extent)
+    return {"type": "abs", "data": {"axis": axis, "value": value}}
