@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check format bench native sanitize packages test-packages peer-packages clean
+.PHONY: help demo test check format bench native native-arm64 native-amd64 sanitize packages test-packages peer-packages clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9 -]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: packages native ## install what is needed; one image as a container and as a vm, side by side
 	PYTHONPATH=src $(PYTHON) tools/demo.py
@@ -32,6 +32,9 @@ bench: peer-packages $(VENV)/.ready native ## side by side with docker, podman a
 
 native: build/probe ## the static program (monitor and init) and the tests' probe
 	@$(MAKE) --no-print-directory -C native all
+
+native-arm64 native-amd64: ## the other processor's init, for its vms (takes its cross compiler)
+	@$(MAKE) --no-print-directory -C native $@
 
 sanitize: $(VENV)/.ready ## the native program's tests on an address- and undefined-sanitized build
 	@$(MAKE) --no-print-directory -C native sanitize

@@ -15,13 +15,17 @@ from pathlib import Path
 
 from proa.agent import Dispatcher
 from proa.errors import IsolationError, ProaError, Unsupported
-from proa.isolation.vm import child, qemu
+from proa.isolation.vm import architectures, child, qemu
 from proa.isolation.vm.guest import Progress
 
 DEVICE = Path("/dev/kvm")
 PROBE_SECONDS = 4.0
 PROBE_RAM_BYTES = 128 << 20
 REASON_MAXIMUM = 160
+KVM, TCG, AUTO = "kvm", "tcg", "auto"
+NESTED_HINT = (
+    "this host is a virtual machine itself: its own host has to allow nested virtualization"
+)
 
 
 @dataclass(frozen=True)
@@ -32,17 +36,44 @@ class Accelerator:
     reason: str = ""
 
 
+def decide(policy: str, wanted: str, best: Accelerator) -> Accelerator:
+    """The accelerator for an instance: what it wants, within what the engine's owner demands.
+
+    `policy` (the configuration's `vm.accelerator`) and `wanted` are `auto`, `kvm` or `tcg`;
+    `wanted` may be empty.  Nothing falls back silently.  Raises Unsupported.
+    """
+    wanted = AUTO if wanted == "" else wanted
+    if AUTO not in (policy, wanted) and policy != wanted:
+        raise Unsupported(
+            f"the accelerator '{wanted}' was asked for, and this engine's policy is '{policy}'",
+            hint="its owner may change 'accelerator' in the configuration's [vm]",
+        )
+    demanded = wanted if policy == AUTO else policy
+    if demanded == KVM and best.name != KVM:
+        raise Unsupported(
+            f"kvm was demanded and does not work here: {best.reason}",
+            hint=NESTED_HINT if is_nested() else "leave the choice with 'auto', or ask for 'tcg'",
+        )
+    if demanded == TCG:
+        return Accelerator(TCG, "asked for" if policy == AUTO else "the engine's policy")
+    return best
+
+
+def is_nested(cpuinfo: str = "") -> bool:
+    """Whether this host is a virtual machine, as its processor says (x86; elsewhere unknown)."""
+    text = cpuinfo or Path("/proc/cpuinfo").read_text()
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return "hypervisor" in flags.split()
+
+
 def choose(
     cache: Path,
     firmware: Callable[[], child.Firmware],
     dispatcher: Dispatcher,
-    wanted: str = "auto",
     progress: Progress = lambda line: None,
 ) -> Accelerator:
-    """The best accelerator that works.  `wanted` may demand one.  Raises Unsupported."""
-    if wanted == "tcg":
-        return Accelerator("tcg", "asked for")
-    key = f"{os.uname().release} {qemu.version_key()} {_boot_id()}"
+    """The best accelerator that works, tried once and remembered in `cache`."""
+    key = f"{os.uname().release} {architectures.version_key(architectures.HOST)} {_boot_id()}"
     found = _remembered(cache, key)
     if found is None:
         found = _probe(firmware, dispatcher, progress)
@@ -50,8 +81,6 @@ def choose(
         fresh = cache.with_suffix(f".{os.getpid()}")
         fresh.write_text(json.dumps({"key": key, **asdict(found)}))
         fresh.rename(cache)
-    if wanted == "kvm" and found.name != "kvm":
-        raise Unsupported(f"kvm was demanded and does not work here: {found.reason}")
     return found
 
 
@@ -72,18 +101,18 @@ def _probe(
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        return Accelerator("tcg", f"cannot open '{DEVICE}': {(error.strerror or '').lower()}")
+        return Accelerator(TCG, f"cannot open '{DEVICE}': {(error.strerror or '').lower()}")
     progress("trying whether a guest boots under kvm")
-    machine = qemu.Machine(PROBE_RAM_BYTES, network=False, accelerator="kvm")
+    machine = qemu.Machine(PROBE_RAM_BYTES, network=False, accelerator=KVM)
     started = time.monotonic()
     try:
         with child.boot(machine, firmware(), dispatcher, seconds=PROBE_SECONDS):
             progress(f"kvm works: a guest was up in {time.monotonic() - started:.1f} seconds")
-            return Accelerator("kvm")
+            return Accelerator(KVM)
     except IsolationError as error:
-        return Accelerator("tcg", str(error)[:REASON_MAXIMUM])
+        return Accelerator(TCG, str(error)[:REASON_MAXIMUM])
     except ProaError:
-        return Accelerator("tcg", f"a guest under kvm did not boot in {PROBE_SECONDS:g} seconds")
+        return Accelerator(TCG, f"a guest under kvm did not boot in {PROBE_SECONDS:g} seconds")
 
 
 def _boot_id() -> str:

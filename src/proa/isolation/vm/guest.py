@@ -23,9 +23,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from proa.errors import Corrupt, HostError, ProaError, Unsupported
-from proa.isolation.vm import extras, initramfs, modules
+from proa.isolation.vm import architectures, extras, initramfs, modules
+from proa.isolation.vm.architectures import Architecture
 
-PACKAGE = "linux-image-amd64"
+ARM64, ARM64_AT = b"ARM\x64", 56
+ZBOOT = struct.Struct("<4s4sII")  # linux/pe.h: magic, image type, payload offset and size
+NAME_ONE = "name a vmlinuz with its modules in the configuration: vm.kernel"
 Progress = Callable[[str], None]
 
 
@@ -40,7 +43,7 @@ class Kernel:
 
     @property
     def image(self) -> Path:
-        """The uncompressed kernel, an ELF file with a PVH entry."""
+        """The uncompressed kernel: an ELF file with a PVH entry, or arm64's `Image`."""
         return self.directory / "vmlinux"
 
     def initramfs(self, init: bytes) -> bytes:
@@ -75,6 +78,11 @@ def find(kernels: Path, configured: str = "", progress: Progress = lambda line: 
     return _newest(kernels) or _from_package(kernels, progress)
 
 
+def find_foreign(kernels: Path, architecture: Architecture, progress: Progress) -> Kernel:
+    """The newest kernel of the distribution for another processor, prepared below `kernels`."""
+    return _newest(kernels) or _from_package(kernels, progress, architecture)
+
+
 def complete(kernel: Kernel, configured: str, progress: Progress = lambda line: None) -> Kernel:
     """The same kernel with its extras, fetched once more when it was prepared without them."""
     kernels = kernel.directory.parent
@@ -87,7 +95,8 @@ def complete(kernel: Kernel, configured: str, progress: Progress = lambda line: 
     if not kernel.origin.startswith("package"):
         image, tree = Path(f"/boot/vmlinuz-{kernel.release}"), Path("/lib/modules", kernel.release)
         return prepare(kernels, image, tree, kernel.release, kernel.origin)
-    fetched = _from_package(kernels, progress, f"linux-image-{kernel.release}")
+    package = f"linux-image-{kernel.release}"
+    fetched = _from_package(kernels, progress, package=package)
     if not extras.there(fetched.directory):
         raise HostError(f"the guest kernel '{kernel.release}' could not be completed")
     return fetched
@@ -155,18 +164,21 @@ def prepare(kernels: Path, image: Path, tree: Path, release: str, origin: str) -
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _from_package(kernels: Path, progress: Progress, package: str = "") -> Kernel:
+def _from_package(
+    kernels: Path, progress: Progress, architecture: Architecture | None = None, package: str = ""
+) -> Kernel:
     """Fetch the distribution's generic kernel package and unpack it aside."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise Unsupported(
-            "no guest kernel: the host's own does not fit and there is no apt-get",
-            hint="name a vmlinuz with its modules in the configuration: vm.kernel",
+            "no guest kernel: the host's own does not fit and there is no apt-get", hint=NAME_ONE
         )
     kernels.mkdir(parents=True, exist_ok=True)
-    package = package or _package_name(progress)
+    wanted = architecture or architectures.ALL[architectures.HOST]
     with tempfile.TemporaryDirectory(prefix=".get-", dir=kernels) as scratch:
+        apt = _apt_options(wanted, Path(scratch))
+        package = package or _package_name(wanted.kernel, apt, progress)
         progress(f"fetching the guest kernel '{package}' (about 70 MB)")
-        _run(("apt-get", "download", "-q", package), scratch)
+        _run(("apt-get", *apt, "download", "-q", package), scratch)
         archive = next(Path(scratch).glob("*.deb"))
         progress(f"unpacking '{package}'")
         _run(("dpkg-deb", "-x", str(archive), "tree"), scratch)
@@ -179,21 +191,35 @@ def _from_package(kernels: Path, progress: Progress, package: str = "") -> Kerne
         return prepare(kernels, image, library / release, release, f"package {package}")
 
 
-def _package_name(progress: Progress) -> str:
+def _apt_options(architecture: Architecture, scratch: Path) -> tuple[str, ...]:
+    """For another processor: lists of packages of its own, so that the host's are left alone."""
+    if architecture.native:
+        return ()
+    for name in ("lists/partial", "state", "cache/archives/partial"):
+        (scratch / name).mkdir(parents=True, exist_ok=True)
+    (scratch / "status").touch()
+    settings = {
+        "APT::Architecture": architecture.name, "APT::Architectures": architecture.name,
+        "APT::Architectures::": architecture.name, "Acquire::Languages": "none",
+        "Dir::State": scratch / "state", "Dir::State::lists": scratch / "lists",
+        "Dir::State::status": scratch / "status", "Dir::Cache": scratch / "cache",
+        "APT::Sandbox::User": "root",
+    }  # fmt: skip
+    return tuple(word for key, value in settings.items() for word in ("-o", f"{key}={value}"))
+
+
+def _package_name(package: str, apt: tuple[str, ...], progress: Progress) -> str:
     """What the distribution's kernel meta package depends on now."""
     for attempt in range(2):
         with contextlib.suppress(HostError):
-            listing = _run(("apt-cache", "depends", PACKAGE), "/")
+            listing = _run(("apt-cache", *apt, "depends", package), "/")
             found = re.search(r"Depends: (linux-image-[0-9]\S+)", listing)
             if found:
                 return found[1]
         if attempt == 0:
             progress("updating the package lists")
-            _run(("apt-get", "update", "-q"), "/")
-    raise Unsupported(
-        f"no package '{PACKAGE}' among apt's sources",
-        hint="name a vmlinuz with its modules in the configuration: vm.kernel",
-    )
+            _run(("apt-get", *apt, "update", "-q"), "/")
+    raise Unsupported(f"no package '{package}' among apt's sources", hint=NAME_ONE)
 
 
 def _run(command: tuple[str, ...], directory: str) -> str:
@@ -215,15 +241,26 @@ _UNPACKERS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
 
 
 def decompress(image: bytes) -> bytes:
-    """The ELF kernel inside a bzImage (x86 boot protocol 2.08 or newer), or the ELF file itself."""
-    if image[:4] == b"\x7fELF":
+    """The ELF kernel inside a bzImage (x86 boot protocol 2.08 or newer), or the ELF file itself.
+
+    Of arm64 it is the `Image` (Documentation/arch/arm64/booting.rst), packed by itself or as zboot.
+    """
+    if image[:4] == b"\x7fELF" or image[ARM64_AT : ARM64_AT + 4] == ARM64:
         return image
+    if image[:2] == b"MZ" and image[4:8] == b"zimg" and len(image) > ZBOOT.size:
+        _, _, offset, length = ZBOOT.unpack_from(image)
+        return _unpacked(image[offset : offset + length])
+    if image[:2] == b"\x1f\x8b":
+        return _unpacked(image)
     if image[0x202:0x206] != b"HdrS" or len(image) < 0x250:
         raise Corrupt("the kernel image is neither a bzImage nor an ELF file")
     sectors = image[0x1F1] or 4
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (sectors + 1) * 512 + offset
-    payload = image[start : start + length]
+    return _unpacked(image[start : start + length])
+
+
+def _unpacked(payload: bytes) -> bytes:
     for magic, unpack in _UNPACKERS:
         if payload.startswith(magic):
             return _checked(unpack(payload))
@@ -231,7 +268,7 @@ def decompress(image: bytes) -> bytes:
 
 
 def _checked(kernel: bytes) -> bytes:
-    if kernel[:4] != b"\x7fELF":
+    if kernel[:4] != b"\x7fELF" and kernel[ARM64_AT : ARM64_AT + 4] != ARM64:
         raise Corrupt("the decompressed kernel is not an ELF file")
     return kernel
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from proa import plan
 from proa.agent import MAIN, Agent
+from proa.agent import Launch as Flag
 from proa.errors import Unsupported
 from proa.host.cgroup import Usage
 from proa.isolation.places import Place, Places
@@ -40,6 +41,7 @@ class Machine:
             "ram_bytes": self.shape.ram_bytes,
             "vcpus": self.shape.vcpus,
             "network": self.shape.network,
+            "architecture": self.shape.architecture,
             "ram_maximum": self.shape.ram_maximum,
             "vcpus_maximum": self.shape.vcpus_maximum,
             "facts": self.facts,
@@ -54,6 +56,10 @@ class Machine:
     def agent(self) -> Agent:
         """The connection to the monitor, which passes requests on to init."""
         return self.place.agent
+
+    def enter(self) -> tuple[Agent, int]:
+        """Into the place init made."""
+        return self.place.agent, int(Flag.JOIN)
 
     def signal(self, number: int) -> None:
         """Signal the main process in the guest."""

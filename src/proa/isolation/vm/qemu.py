@@ -9,25 +9,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
-from proa.isolation.vm import blocks
+from proa.isolation.vm import architectures, blocks
 from proa.isolation.vm.layers import Opened
 
-PROGRAM = "/usr/bin/qemu-system-x86_64"
 CHANNEL = "proa.agent"
 DISK = "disk"  # the instance's own: name of the device, of the chain
 SHARES_TAG = "shares"
 SHARES_PATH = "/shares"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-TRIMMED = (
-    "smm=off,sata=off,smbus=off,usb=off,vmport=off,hpet=off,i8042=off,graphics=off,"
-    "dump-guest-core=off"
-)
-COMMAND_LINE = (
-    "quiet panic=-1 cryptomgr.notests no_timer_check tsc=reliable nowatchdog audit=0 "
-    "8250.nr_uarts=0 rcupdate.rcu_expedited=1 random.trust_cpu=on"
-)
 # Room above 4 GiB would make the kernel keep 64 MiB of bounce buffers, which virtio has no use for.
 MEMORY_LATER = (
     "swiotlb=noforce memhp_default_state=online memory_hotplug.online_policy=auto-movable"
@@ -51,6 +41,8 @@ class Machine:
     tsc_khz: int = 0
     ram_maximum: int = 0
     vcpus_maximum: int = 0
+    architecture: str = architectures.HOST
+    options: str = ""  # of the board; empty: all that are wanted
 
     def key(self) -> str:
         """All of the shape in one line, for a template's cache key."""
@@ -59,7 +51,7 @@ class Machine:
 
     def command_line(self) -> str:
         """The kernel's command line; a single processor under TCG needs no APIC timer check."""
-        words = [COMMAND_LINE]
+        words = [architectures.ALL[self.architecture].command_line]
         if self.accelerator == "tcg" and max(self.vcpus, self.vcpus_maximum) == 1:
             words.append("noapictimer")
         if self.ram_maximum:
@@ -124,30 +116,29 @@ Start = Boot | Clone
 def arguments(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
     """The whole argument list, program first."""
     return (
-        PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-sandbox", SANDBOX,
+        program(machine.architecture), "-nodefaults", "-no-user-config", "-display", "none",
+        "-no-reboot", "-sandbox", SANDBOX,
         "-chardev", f"socket,id=q,fd={files.control}", "-mon", "chardev=q,mode=control",
         *_board(machine), *_memory(machine, files, start), *_devices(machine, files),
         *_start(machine, start),
     )  # fmt: skip
 
 
+def program(architecture: str = architectures.HOST) -> str:
+    """The QEMU for an architecture."""
+    return str(architectures.ALL[architecture].program)
+
+
 def _board(machine: Machine) -> tuple[str, ...]:
+    kind = architectures.ALL[machine.architecture]
     accelerator, cpu = machine.accelerator, "host"
     if machine.accelerator == "tcg":
-        accelerator, cpu = f"tcg,tb-size={TRANSLATION_CACHE_MIB}", "max"
+        accelerator, cpu = f"tcg,tb-size={TRANSLATION_CACHE_MIB}", kind.cpu
+    options = machine.options or ",".join(kind.options)
     return (
-        "-accel",
-        accelerator,
-        "-cpu",
-        cpu,
-        "-M",
-        f"q35,memory-backend=ram,{TRIMMED}",
-        "-m",
-        _ram(machine),
-        "-smp",
-        _processors(machine),
-    )
+        "-accel", accelerator, "-cpu", cpu, "-M", f"{kind.machine},memory-backend=ram,{options}",
+        "-m", _ram(machine), "-smp", _processors(machine),
+    )  # fmt: skip
 
 
 def _ram(machine: Machine) -> str:
@@ -242,9 +233,3 @@ def _start(machine: Machine, start: Start) -> tuple[str, ...]:
         bare = ("-global", "migration.send-configuration=off") if start.bare else ()
         return ("-incoming", "defer", *(("-S",) if start.paused else ()), *bare)
     return ("-kernel", start.kernel, "-initrd", start.initramfs, "-append", machine.command_line())
-
-
-def version_key() -> str:
-    """What tells one installed QEMU from another without running it."""
-    facts = Path(PROGRAM).stat()
-    return f"{facts.st_size}.{facts.st_mtime_ns}.{facts.st_ino}"

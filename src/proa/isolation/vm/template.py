@@ -24,7 +24,7 @@ from typing import Any
 
 from proa.agent import Dispatcher
 from proa.errors import Corrupt, HostError, IsolationError, Timeout
-from proa.isolation.vm import child, disks, plans, qemu, qmp
+from proa.isolation.vm import architectures, child, disks, plans, qemu, qmp
 from proa.isolation.vm.guest import Progress
 
 FORMAT = 4
@@ -73,7 +73,7 @@ class Templates:
     def __init__(
         self,
         root: Path,
-        firmware: Callable[[], child.Firmware],
+        firmware: Callable[[str], child.Firmware],
         dispatcher: Dispatcher,
         progress: Progress = lambda line: None,
     ) -> None:
@@ -118,10 +118,10 @@ class Templates:
 
     def key(self, machine: qemu.Machine) -> str:
         """Name of a template: everything that must be the same for a clone to be right."""
-        firmware = self._firmware()
+        firmware = self._firmware(machine.architecture)
         facts = (
             FORMAT,
-            qemu.version_key(),
+            architectures.version_key(machine.architecture),
             machine.key(),
             machine.command_line(),
             _processor(),
@@ -154,9 +154,10 @@ class Templates:
         self._progress(f"making a template: {machine.ram_bytes >> 20} MiB, {machine.vcpus} cpu")
         work = Path(tempfile.mkdtemp(prefix=".new-", dir=self._root))
         memory = os.memfd_create("template", os.MFD_CLOEXEC)
+        firmware = self._firmware(machine.architecture)
         try:
             os.ftruncate(memory, machine.ram_bytes)
-            with child.boot(machine, self._firmware(), self._dispatcher, memory=memory) as guest:
+            with child.boot(machine, firmware, self._dispatcher, memory=memory) as guest:
                 guest.agent.setup(plans.template_setup())
                 place_pid = guest.agent.place(plans.place(network=machine.network))
                 time.sleep(SETTLE_SECONDS)

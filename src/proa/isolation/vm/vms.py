@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,8 @@ from proa.host import features, files, netlink
 from proa.isolation.base import Features, Running
 from proa.isolation.places import Places
 from proa.isolation.vm import (
-    accel,
+    architectures,
     blocks,
-    child,
     confinement,
     disks,
     folders,
@@ -38,29 +35,20 @@ from proa.isolation.vm.berths import Berths
 from proa.isolation.vm.checkpoint import Checkpoint
 from proa.isolation.vm.images import ImageTemplates, Wanted
 from proa.isolation.vm.machine import Machine
+from proa.isolation.vm.prepared import Preparation
 from proa.isolation.vm.settings import MIB, Settings, host_limits, reach, shape
 from proa.isolation.vm.spares import Order, Spares
 from proa.isolation.vm.template import Template, Templates
 from proa.isolation.vm.whole.running import WHOLE
 from proa.isolation.vm.whole.start import Host, Wholes
 from proa.resources import Launch, Sources
-from proa.spec import Limits
+from proa.spec import Hardware, Limits
 
 TEMPLATE_RAM_MIB = 2048  # larger machines boot: untouched pages of a template cost twice
 TEMPLATE_VCPUS = 2
+PLAIN = Hardware()
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What is made once per engine, on the first use of a vm."""
-
-    firmware: child.Firmware
-    accelerator: accel.Accelerator
-    tsc_khz: int
-    seed: disks.Seed
-    skeleton: Path
 
 
 class Vms:
@@ -92,10 +80,10 @@ class Vms:
         self._settings = Settings.parse(settings or {})
         self._wholes = Wholes(places, self._settings, self._host)
         self._progress = progress
-        self._once = threading.Lock()
-        self._prepared: Prepared | None = None
+        self._preparation = Preparation(root, places, self._settings, progress)
+        self._ready = self._preparation.get
         self._templates = Templates(
-            root / "templates", lambda: self._ready().firmware, places.dispatcher, progress
+            root / "templates", lambda name: self._ready(name).firmware, places.dispatcher, progress
         )
         self._images = ImageTemplates(root / "templates", places, progress)
         self._berths = Berths(places)
@@ -120,11 +108,7 @@ class Vms:
 
     def kernel(self) -> guest.Kernel:
         """The guest's kernel with its extras, for disks that boot without Proa."""
-        self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
-        kernels, configured = self._root / "kernels", self._settings.kernel
-        with files.Lock(self._root / "lock"):
-            found = guest.find(kernels, configured, self._progress)
-            return guest.complete(found, configured, self._progress)
+        return self._preparation.kernel()
 
     @contextmanager
     def inspector(self, disk: inspector.Disk, work: Path) -> Iterator[inspector.Inspector]:
@@ -146,7 +130,10 @@ class Vms:
         """
         if launch.hardware.disk:
             return self._wholes.start(launch)
-        machine = self._machine(launch.limits, bool(launch.links))
+        architecture = "" if launch.idle else launch.architecture
+        machine = self._machine(
+            launch.limits, bool(launch.links), architecture, launch.hardware
+        )
         served = launch.shares and launch.hardware.shares == folders.VIRTIOFS
         if served or not self._templated(machine):
             return self._boot(launch, machine)
@@ -187,6 +174,7 @@ class Vms:
             int(saved["ram_bytes"]), int(saved["vcpus"]), bool(saved["network"]),
             ram_maximum=int(saved.get("ram_maximum", 0)),
             vcpus_maximum=int(saved.get("vcpus_maximum", 0)),
+            architecture=str(saved.get("architecture", architectures.HOST)),
         )  # fmt: skip
         found = Machine(place, self._places, qmp.Qmp(control), known, dict(saved["facts"]))
         found.places_beside = tuple(saved.get("places", ()))
@@ -207,18 +195,19 @@ class Vms:
 
     # -- preparing --------------------------------------------------------------------------------
 
-    def _ready(self) -> Prepared:
-        with self._once:
-            if self._prepared is None:
-                self._prepared = _prepare(self._root, self._places, self._settings, self._progress)
-            return self._prepared
-
-    def _machine(self, limits: Limits, network: bool) -> qemu.Machine:
+    def _machine(
+        self, limits: Limits, network: bool, architecture: str = "", hardware: Hardware = PLAIN
+    ) -> qemu.Machine:
         ram_mib, vcpus = shape(limits, self._settings)
-        ready, (most_mib, most_vcpus) = self._ready(), reach(ram_mib, vcpus)
+        ready, (most_mib, most_vcpus) = self._ready(architecture), reach(ram_mib, vcpus)
+        if hardware.machine not in ("", "auto", ready.architecture.machine):
+            raise Unsupported(
+                f"an image's vm is no '{hardware.machine}'",
+                hint=f"for '{ready.architecture.name}' it is '{ready.architecture.machine}'",
+            )
         return qemu.Machine(
-            ram_mib * MIB, vcpus, network, ready.accelerator.name, ready.tsc_khz,
-            most_mib * MIB, most_vcpus,
+            ram_mib * MIB, vcpus, network, ready.accelerate(hardware.accelerator).name,
+            ready.tsc_khz, most_mib * MIB, most_vcpus, ready.architecture.name, ready.options,
         )  # fmt: skip
 
     def _templated(self, machine: qemu.Machine) -> bool:
@@ -232,7 +221,7 @@ class Vms:
 
     def _boot(self, launch: Launch, machine: qemu.Machine) -> Machine:
         """Boot a kernel for this one instance."""
-        ready = self._ready()
+        ready = self._ready(machine.architecture)
         parts, server = self._parts(launch, ready.seed), None
         with ExitStack() as undo:
             if folders.kind(launch, ready.firmware.kernel.modules) == folders.VIRTIOFS:
@@ -249,7 +238,7 @@ class Vms:
 
     def _clone(self, launch: Launch, machine: qemu.Machine, template: Template) -> Machine:
         """Clone a template and give it what is its own."""
-        ready = self._ready()
+        ready = self._ready(machine.architecture)
         berth = self._berths.take(ready.skeleton)
         with hull.watched(berth, self._places):
             self._dress(berth, launch)
@@ -280,7 +269,7 @@ class Vms:
 
     def _prepare_next(self, launch: Launch, machine: qemu.Machine) -> None:
         """In the background: the image's template, spares of it."""
-        ready, image = self._ready(), launch.rootfs.disk()
+        ready, image = self._ready(machine.architecture), launch.rootfs.disk()
         if not self._settings.image_templates or launch.once:
             return
         template = self._images.get(machine, launch.rootfs.image_id)
@@ -315,7 +304,7 @@ class Vms:
         started_by: str,
         server: folders.Folders | None = None,
     ) -> Machine:
-        facts = self._facts(machine, started_by)
+        facts = self._facts(machine, started_by, launch.hardware.accelerator)
         if launch.shares:
             facts["shares"] = folders.VIRTIOFS if server else folders.NINEP
         return Machine(
@@ -328,10 +317,14 @@ class Vms:
             (server.place.name,) if server else (),
         )
 
-    def _facts(self, machine: qemu.Machine, started_by: str) -> dict[str, str]:
-        ready = self._ready()
+    def _facts(self, machine: qemu.Machine, started_by: str, wanted: str) -> dict[str, str]:
+        ready = self._ready(machine.architecture)
+        accelerator = ready.accelerate(wanted)
         facts = {
             "accelerator": machine.accelerator,
+            "platform": f"linux/{machine.architecture}",
+            "machine": ready.architecture.machine,
+            "qemu": ready.abilities.version,
             "kernel": ready.firmware.kernel.release,
             "kernel_origin": ready.firmware.kernel.origin,
             "started_by": started_by,
@@ -339,41 +332,11 @@ class Vms:
             "vcpus": str(machine.vcpus),
             "landlock": confinement.fact(),
         }
-        if ready.accelerator.reason:
-            facts["accelerator_reason"] = ready.accelerator.reason
+        if accelerator.reason:
+            facts["accelerator_reason"] = accelerator.reason
+        if not ready.architecture.native:
+            facts["emulated_by"] = str(ready.architecture.program)
         return facts
-
-
-def _prepare(root: Path, places: Places, settings: Settings, progress: guest.Progress) -> Prepared:
-    root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if not Path(qemu.PROGRAM).exists():
-        raise Unsupported(f"no '{qemu.PROGRAM}'", hint="install 'qemu-system-x86'")
-    with files.Lock(root / "lock"):
-        kernel = guest.find(root / "kernels", settings.kernel, progress)
-        firmware = child.Firmware(kernel, _initramfs(root, kernel, places.native))
-        accelerator = accel.choose(
-            root / "accelerator.json",
-            lambda: firmware,
-            places.dispatcher,
-            settings.accelerator,
-            progress,
-        )
-        seed = disks.format_seed(root, settings.disk_gib << 30)
-        return Prepared(
-            firmware, accelerator, guest.tsc_khz(), seed, hull.make_skeleton(root / "skeleton")
-        )
-
-
-def _initramfs(root: Path, kernel: guest.Kernel, native: Path) -> Path:
-    """The first file system around this build of init, written once; older ones are removed."""
-    content = kernel.initramfs(native.read_bytes())
-    path = root / f"initramfs-{hashlib.sha256(content).hexdigest()[:16]}"
-    if not path.exists():
-        for old in root.glob("initramfs-*"):
-            old.unlink(missing_ok=True)
-        files.atomic_write(path, content)
-        path.chmod(0o644)
-    return path
 
 
 def _open_disk(directory: Path, seed: disks.Seed) -> layers.Opened:

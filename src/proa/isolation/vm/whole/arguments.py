@@ -11,9 +11,11 @@ from pathlib import Path
 
 from proa.isolation.vm import blocks, qemu
 from proa.isolation.vm.layers import Opened
+from proa.isolation.vm.whole import qga
 from proa.isolation.vm.whole.board import PC, SECURE_BOOT, Board
 
 DISK = "disk"
+AGENT, GUEST_AGENT = "c", "g"  # the ports of our agent and of QEMU's
 
 
 @dataclass(frozen=True)
@@ -33,21 +35,25 @@ class Wires:
     tpm: int = -1
     folders: int = -1
     shares: bool = False
+    guest_agent: int = -1
+    seed: int = -1
 
 
 def arguments(board: Board, wires: Wires, cache: blocks.Cache) -> tuple[str, ...]:
     """The whole argument list, program first."""
     return (
-        qemu.PROGRAM, "-nodefaults", "-no-user-config", "-display", "none",
+        qemu.program(), "-nodefaults", "-no-user-config", "-display", "none",
         "-sandbox", qemu.SANDBOX,
         "-chardev", f"socket,id=q,fd={wires.control}", "-mon", "chardev=q,mode=control",
         *_board(board, wires), *_firmware(wires),
         "-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console",
         "-device", "virtio-serial-pci,id=vs,max_ports=4",
-        "-chardev", f"socket,id=c,fd={wires.channel}",
-        "-device", f"virtserialport,chardev=c,name={qemu.CHANNEL}",
+        "-chardev", f"socket,id={AGENT},fd={wires.channel}",
+        "-device", f"virtserialport,chardev={AGENT},name={qemu.CHANNEL}",
+        "-chardev", f"socket,id={GUEST_AGENT},fd={wires.guest_agent}",
+        "-device", f"virtserialport,chardev={GUEST_AGENT},name={qga.PORT}",
         "-object", "rng-builtin,id=random", "-device", "virtio-rng-pci,rng=random",
-        *_disk(board, wires.disk, cache), *_cdroms(board, wires.cdroms),
+        *_disk(board, wires.disk, cache), *_cdroms(board, wires.cdroms), *_seed(board, wires),
         *_network(board, wires.tap), *_tpm(wires.tpm), *_display(board), *_shares(wires),
     )  # fmt: skip
 
@@ -111,6 +117,13 @@ def _disk(board: Board, opened: Opened, cache: blocks.Cache) -> tuple[str, ...]:
     return (*blocks.arguments(DISK, opened, cache), *devices[board.disk_bus])
 
 
+def _cdrom_places(board: Board) -> tuple[str, ...]:
+    """On the board's own controller: two buses of two on a pc, one bus each on q35."""
+    if board.machine != PC:
+        return ("ide.2", "ide.3", "ide.4", "ide.5")
+    return ("ide.1,unit=0", "ide.1,unit=1", "ide.0,unit=1")
+
+
 def _cdroms(board: Board, descriptors: tuple[int, ...]) -> tuple[str, ...]:
     """CDs on the board's own controller: two buses of two on a pc, one bus each on q35."""
     places: tuple[str, ...] = ("ide.1,unit=0", "ide.1,unit=1", "ide.0,unit=1")
@@ -123,6 +136,19 @@ def _cdroms(board: Board, descriptors: tuple[int, ...]) -> tuple[str, ...]:
         words += _raw(f"cd{number}", descriptor, readonly=True)
         words += ("-device", f"ide-cd,id=cd{number},bus={place},drive=cd{number},bootindex={order}")
     return tuple(words)
+
+
+def _seed(board: Board, wires: Wires) -> tuple[str, ...]:
+    """What cloud-init reads, where the disk's driver finds it too, else on the last CD."""
+    if wires.seed < 0:
+        return ()
+    device = f"ide-cd,bus={_cdrom_places(board)[-1]}"
+    if board.disk_bus == "virtio":
+        device = "virtio-blk-pci"
+    elif board.disk_bus == "scsi":
+        device = "scsi-cd,bus=scsi.0"
+    raw = _raw("seed", wires.seed, readonly=True)
+    return (*raw, "-device", f"{device},id=seed,drive=seed")
 
 
 NICS = {"virtio": "virtio-net-pci", "e1000": "e1000", "rtl8139": "rtl8139"}

@@ -1,0 +1,148 @@
+"""What vms of one architecture need before the first starts, made once per engine.
+
+A kernel, the first file system around our init built for that processor, an accelerator that works,
+an empty disk's blocks.  Most of it is found on disk by the next engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from proa.errors import Unsupported
+from proa.host import files
+from proa.isolation import processors
+from proa.isolation.places import Places
+from proa.isolation.vm import abilities, accel, architectures, child, disks, guest, hull
+from proa.isolation.vm.abilities import Abilities
+from proa.isolation.vm.accel import Accelerator
+from proa.isolation.vm.architectures import Architecture
+from proa.isolation.vm.settings import Settings
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that; `best` is the accelerator that works, `policy` what the engine's owner demands."""
+
+    architecture: Architecture
+    abilities: Abilities
+    firmware: child.Firmware
+    best: Accelerator
+    policy: str
+    tsc_khz: int
+    seed: disks.Seed
+    skeleton: Path
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """What an instance gets that demands none.  Raises Unsupported when policy forbids it."""
+        return self.accelerate("")
+
+    def accelerate(self, wanted: str) -> Accelerator:
+        """The accelerator for an instance that asks for `wanted`.  Raises Unsupported."""
+        return accel.decide(self.policy, wanted, self.best)
+
+    @property
+    def options(self) -> str:
+        """The machine's options this QEMU knows."""
+        return ",".join(self.abilities.known(self.architecture.options))
+
+
+class Preparation:
+    """Prepares an architecture when it is first asked for; safe for threads."""
+
+    def __init__(
+        self, root: Path, places: Places, settings: Settings, progress: guest.Progress
+    ) -> None:
+        self._root, self._places = root, places
+        self._settings, self._progress = settings, progress
+        self._lock = threading.Lock()
+        self._done: dict[str, Prepared] = {}
+
+    def get(self, name: str = "") -> Prepared:
+        """What there is for an architecture, by an image's word for it (empty: the host's).
+
+        Raises Unsupported.
+        """
+        name = name or architectures.HOST
+        with self._lock:
+            if name not in self._done:
+                self._done[name] = self._prepare(architectures.find(name))
+            return self._done[name]
+
+    def kernel(self) -> guest.Kernel:
+        """The kernel of guests like the host, with its extras, for disks that boot without us."""
+        self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        kernels, configured = self._root / "kernels", self._settings.kernel
+        with files.Lock(self._root / "lock"):
+            found = guest.find(kernels, configured, self._progress)
+            return guest.complete(found, configured, self._progress)
+
+    def _prepare(self, architecture: Architecture) -> Prepared:
+        root = self._root
+        root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        init = _init(architecture, self._places.native)
+        with files.Lock(root / "lock"):
+            able = abilities.of(architecture, root)
+            if lacking := able.missing():
+                raise Unsupported(f"'{architecture.program}' has no {', no '.join(lacking)}")
+            kernel = self._find_kernel(architecture)
+            firmware = child.Firmware(kernel, _initramfs(root, architecture, kernel, init))
+            return Prepared(
+                architecture, able, firmware, self._accelerator(architecture, firmware, able),
+                self._settings.accelerator,
+                guest.tsc_khz() if architecture.native else 0,
+                disks.format_seed(root, self._settings.disk_gib << 30),
+                hull.make_skeleton(root / "skeleton"),
+            )  # fmt: skip
+
+    def _find_kernel(self, architecture: Architecture) -> guest.Kernel:
+        if architecture.native:
+            return guest.find(self._root / "kernels", self._settings.kernel, self._progress)
+        return guest.find_foreign(
+            self._root / f"kernels-{architecture.name}", architecture, self._progress
+        )
+
+    def _accelerator(
+        self, architecture: Architecture, firmware: child.Firmware, able: Abilities
+    ) -> Accelerator:
+        if not architecture.native:
+            host = processors.host()
+            return Accelerator("tcg", f"the guest is '{architecture.name}', the host is '{host}'")
+        if "kvm" not in able.accelerators:
+            return Accelerator("tcg", f"'{architecture.program}' was built without kvm")
+        if self._settings.accelerator == "tcg":
+            return Accelerator("tcg", "the engine's policy")
+        return accel.choose(
+            self._root / "accelerator.json", lambda: firmware, self._places.dispatcher,
+            self._progress,
+        )  # fmt: skip
+
+
+def _init(architecture: Architecture, native: Path) -> bytes:
+    """Our program for the guest's processor.  Raises Unsupported when it was not built."""
+    if architecture.native:
+        return native.read_bytes()
+    path = native.with_name(f"proa-native-{architecture.name}")
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise Unsupported(
+            f"no '{path}': guests for '{architecture.name}' have no init",
+            hint=f"install the cross compiler and run 'make native-{architecture.name}'",
+        ) from None
+
+
+def _initramfs(root: Path, architecture: Architecture, kernel: guest.Kernel, init: bytes) -> Path:
+    """The first file system around this build of init, written once; older ones are removed."""
+    content = kernel.initramfs(init)
+    begin = "initramfs-" if architecture.native else f"initramfs.{architecture.name}-"
+    path = root / f"{begin}{hashlib.sha256(content).hexdigest()[:16]}"
+    if not path.exists():
+        for old in root.glob(f"{begin}*"):
+            old.unlink(missing_ok=True)
+        files.atomic_write(path, content)
+        path.chmod(0o644)
+    return path
