@@ -20,7 +20,7 @@ from proa.api.docker import (
 )
 from proa.api.docker.refused import no_swarm, refusal
 from proa.api.proa import build as own_build
-from proa.api.proa import chains, disks, extensions, packages, registry
+from proa.api.proa import chains, disks, extensions, packages, registry, screen
 from proa.api.routes import Route
 
 NO_NETWORKS = refusal("changing networks", "use bridge or none")
@@ -114,6 +114,10 @@ ROUTES = (
     Route("POST", "/proa/images/packages", packages.build, upload=True),
     Route("GET", "/proa/images/{name}/sbom", packages.read),
     Route("POST", "/proa/images/{name}/sbom", packages.attach),
+    Route("POST", "/proa/instances/{id}/click", screen.click),
+    Route("POST", "/proa/instances/{id}/keys", screen.keys),
+    Route("GET", "/proa/instances/{id}/screen", screen.shot),
+    Route("GET", "/proa/instances/{id}/vnc", screen.vnc),
     Route("GET", "/proa/instances/{id}/trace", extensions.trace),
     Route("GET", "/proa/instances/{id}/usage", extensions.usage),
     Route("GET", "/proa/registry/tags", registry.tags),

@@ -34,6 +34,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "packages": ("from-packages",),
     "build": ("build",),
     "sbom": ("sbom",),
+    "screen": ("screen", "keys"),
     "system": ("inspect", "events", "info", "version", "engine"),
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -157,6 +158,27 @@ class Instance:
     def export(self) -> Iterator[bytes]:
         """A tar stream of all its files, but for what is mounted."""
         return self._client.stream("GET", instance_path(self.id, "/export")).parts()
+
+    def screenshot(self) -> bytes:
+        """A machine's screen, PNG."""
+        return self._client.stream("GET", f"/proa/instances/{self.id}/screen").read()
+
+    def keys(self, *words: str, text: bool = False, delay_ms: int = 60) -> None:
+        """Type keys (like `ctrl-alt-delete`) and text, with `text` all of it, into a machine."""
+        body = {"Words": list(words), "Text": text, "DelayMilliseconds": delay_ms}
+        self._client.call("POST", f"/proa/instances/{self.id}/keys", body=body)
+
+    def click(self, x: int, y: int, button: str = "left") -> None:
+        """Click on a pixel of a machine's screen."""
+        body = {"X": x, "Y": y, "Button": button}
+        self._client.call("POST", f"/proa/instances/{self.id}/click", body=body)
+
+    def vnc(self) -> socket.socket:
+        """A connection on which a machine's screen speaks VNC (RFB); the caller closes it."""
+        connection = self._client.connect()
+        connection.begin_hijack("GET", f"/proa/instances/{self.id}/vnc")
+        connection.hijack()
+        return connection.socket
 
     def _post(self, verb: str, **query: object) -> None:
         try:

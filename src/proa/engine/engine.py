@@ -27,6 +27,7 @@ from proa.engine import (
     packages,
     recovery,
     request,
+    screen,
     streams,
     whole,
 )
@@ -342,6 +343,26 @@ class Engine:
     def trace(self, reference: str) -> Sequence[tuple[str, int]]:
         """Milestones of the last start: name and monotonic nanoseconds."""
         return [(name, moment) for name, moment in self.get(reference).record.trace]
+
+    def screen(self, reference: str) -> bytes:
+        """A machine's screen as PNG."""
+        return screen.shot(self.get(reference))
+
+    def check_screen(self, reference: str) -> None:
+        """Raises what `join_screen` would for an instance without a screen."""
+        screen.check(self.get(reference))
+
+    def join_screen(self, reference: str, client: socket.socket) -> None:
+        """Let a client speak VNC with a machine; takes the socket over."""
+        screen.join(self.get(reference), client)
+
+    def press(self, reference: str, words: tuple[str, ...], *, text: bool, delay_ms: int) -> None:
+        """Type keys and text into a machine."""
+        screen.press(self.get(reference), words, text=text, delay_ms=delay_ms)
+
+    def click(self, reference: str, x: int, y: int, button: str) -> None:
+        """Click on a pixel of a machine's screen."""
+        screen.click(self.get(reference), x, y, button)
 
     def usage(self, reference: str) -> dict[str, int]:
         """What it costs the host now."""
