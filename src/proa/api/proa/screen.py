@@ -33,7 +33,7 @@ def vnc(engine: Engine, request: Request) -> Answer:
 
 
 def keys(engine: Engine, request: Request) -> Answer:
-    """POST /proa/instances/{id}/keys: `Words` are typed, names of keys or (all with `Text`) text."""
+    """POST /proa/instances/{id}/keys: type `Words`, names of keys or text (with `Text` all)."""
     found, body = lookup.instance(engine, request), Fields(bodies.read(request))
     delay_ms = body.integer("DelayMilliseconds") if body.has("DelayMilliseconds") else DELAY_MS
     engine.press(found.id, body.strings("Words"), text=body.boolean("Text"), delay_ms=delay_ms)
