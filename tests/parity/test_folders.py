@@ -47,7 +47,7 @@ large-removed-while-read 500, large-rmdir ok, utimens ok,
 times 1000000000.123456789 1500000000.987654321, time-write ok, time-moves ok,
 mkfifo ok, mknod-device EPERM, socket-bind ok, socket-connect ok, statfs ok"""
 
-DIFFERENCES = {
+DIFFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
     "bind": {},
     "9p": {
         "rename-exchange": ("EINVAL",), "unlink-open-truncate": ("ENOENT",),
@@ -72,9 +72,9 @@ class Folder:
     instance: Instance
     answers: dict[str, str] = field(default_factory=dict)
 
-    def run(self, *words: str, **config: str) -> Result:
+    def run(self, *words: str, user: str = "root") -> Result:
         """A command inside."""
-        return self.instance.exec(*words, **config)
+        return self.instance.exec(*words, User=user)
 
     def ask(self, *words: str, stdin: bytes | None = None) -> str:
         """What the tool prints inside."""
@@ -151,7 +151,7 @@ def test_the_way_is_told(folder: Folder) -> None:
 
 def test_everything_a_process_asks_alone(folder: Folder) -> None:
     expected = dict(item.split(" ", 1) for item in SAME.replace("\n", " ").split(", "))
-    allowed = {name: (answer,) for name, answer in expected.items()}
+    allowed: dict[str, tuple[str, ...]] = {name: (answer,) for name, answer in expected.items()}
     allowed |= DIFFERENCES[folder.way]
     allowed.pop("chown-beyond", None)
     wrong = {
@@ -280,7 +280,7 @@ def test_a_setuid_program_gives_nothing(folder: Folder) -> None:
     path = folder.host / "rw/busybox"
     shutil.copy(BUSYBOX, path)
     path.chmod(0o4755)
-    assert folder.run("/s/busybox", "id", "-u", User="alice").stdout == "1000\n"
+    assert folder.run("/s/busybox", "id", "-u", user="alice").stdout == "1000\n"
 
 
 def test_virtiofs_outlives_the_engine_and_leaves_nothing(tool: Path, tmp_path: Path) -> None:

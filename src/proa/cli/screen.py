@@ -12,7 +12,10 @@ from proa.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     import socket
+
+    _Socket = socket.socket | _socket.socket
 
 _ESCAPES = {"n": "\n", "t": "\t", "e": "\x1b", "b": "\b", "\\": "\\"}
 _FIRST_PORT, _PORTS = 5900, 100
@@ -137,15 +140,16 @@ def _pass_on(instance: str, client: socket.socket) -> None:
         except ProaError as error:
             sys.stderr.write(f"proa: {error.message}\n")
             return
-        with connection.socket as machine:
-            client.sendall(connection.early)
-            back = threading.Thread(target=_copy, args=(machine, client), daemon=True)
-            back.start()
-            _copy(client, machine)
-            back.join()
+        client.sendall(connection.early)
+        machine = connection.socket
+        back = threading.Thread(target=_copy, args=(machine, client), daemon=True)
+        back.start()
+        _copy(client, machine)
+        back.join()
+        machine.close()
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
+def _copy(source: _Socket, target: _Socket) -> None:
     """Until one side ends; then so does the other."""
     from socket import SHUT_RDWR
 

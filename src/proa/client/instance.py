@@ -173,12 +173,13 @@ class Instance:
         body = {"X": x, "Y": y, "Button": button}
         self._client.call("POST", f"/proa/instances/{self.id}/click", body=body)
 
-    def vnc(self) -> socket.socket:
-        """A connection on which a machine's screen speaks VNC (RFB); the caller closes it."""
+    def vnc(self) -> tuple[socket.socket, bytes]:
+        """A connection on which a machine's screen speaks VNC (RFB), and what it has said already;
+        the caller closes it."""
         connection = self._client.connect()
         connection.begin_hijack("GET", f"/proa/instances/{self.id}/vnc")
         connection.hijack()
-        return connection.socket
+        return socket.socket(fileno=connection.socket.detach()), connection.early
 
     def _post(self, verb: str, **query: object) -> None:
         try:
