@@ -62,6 +62,7 @@ OPTIONS = (
     Option("--disk-bus", "text", "virtio|ide|sata|nvme|scsi", "how the machine sees its disk"),
     Option("--nic", "text", "virtio|e1000|rtl8139", "the machine's network card"),
     Option("--display", "text", "none|std|virtio", "the machine's graphics card"),
+    Option("--shares", "text", "auto|9p|virtiofs", "how a vm gets what -v shares"),
     Option("--privileged", "flag", "", "not supported: see --cap-add, or --vm"),
 )  # fmt: skip
 
@@ -117,7 +118,7 @@ def body(values: Values, arguments: list[str]) -> dict[str, Any]:
 _HARDWARE = (
     ("DiskBytes", "disk_size"), ("Format", "disk_format"), ("Boot", "boot"),
     ("Machine", "machine"), ("Firmware", "firmware"), ("Tpm", "tpm"), ("DiskBus", "disk_bus"),
-    ("Nic", "nic"), ("Display", "display"),
+    ("Nic", "nic"), ("Display", "display"), ("Shares", "shares"),
 )  # fmt: skip
 _DISK_ENDINGS = (".qcow2", ".raw", ".img", ".vmdk", ".vhdx", ".vdi")
 
