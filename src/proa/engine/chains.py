@@ -39,10 +39,14 @@ class Held:
 def listing(core: Core, instance: Instance) -> list[dict[str, Any]]:
     """The disks of an instance, each with its files, top first.  Raises Unsupported."""
     directory = _directory(core, instance)
+    state = "in use" if instance.live else ""
+    if machines.disk_full(instance):
+        state = "full"
     held = usage(core)
     return [
         {
             "Name": name,
+            "State": state,
             "VirtualSize": layers.virtual_bytes(found.top),
             "Files": [_file(held[_key(layer.path)], index == 0)
                       for index, layer in enumerate(found.layers)],

@@ -17,7 +17,7 @@ from proa import compile
 from proa.agent import MAIN, Exit, Kind
 from proa.agent import Launch as Flag
 from proa.engine import instance as states
-from proa.engine import whole
+from proa.engine import machines, whole
 from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.errors import (
@@ -376,9 +376,11 @@ def pause(core: Core, instance: Instance) -> None:
 
 
 def resume(core: Core, instance: Instance) -> None:
-    """Thaw.  Raises Conflict unless paused."""
+    """Thaw.  Raises Conflict unless paused, by somebody or by a full disk of the host."""
     with instance.lock:
-        if instance.state != states.PAUSED or instance.running is None:
+        if instance.running is None or not (
+            instance.state == states.PAUSED or machines.disk_full(instance)
+        ):
             raise Conflict(f"Container {instance.id} is not paused")
         instance.running.resume()
         instance.record.state = states.RUNNING

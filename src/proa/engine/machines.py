@@ -19,3 +19,11 @@ def machine(instance: Instance, what: str) -> Machine:
             hint="run it with --vm",
         )
     return running
+
+
+def disk_full(instance: Instance) -> bool:
+    """Whether a vm waits because what it writes finds no room on the host."""
+    running = instance.running
+    if not isinstance(running, Machine):
+        return False
+    return bool(running.qmp.execute("query-status")["status"] == "io-error")

@@ -151,7 +151,7 @@ def mounts() -> tuple[Step, ...]:
     """The image's disk with the writable one over it, at ROOT."""
     return (
         plan.MountFs("erofs", f"{DEVICES}/vda", IMAGE, "ro"),
-        plan.MountFs("ext4", f"{DEVICES}/vdb", DISK, "", "noinit_itable"),
+        plan.MountFs("ext4", f"{DEVICES}/vdb", DISK, "", "noinit_itable,discard"),
         plan.MountFs(
             "overlay",
             "overlay",
