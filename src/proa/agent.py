@@ -211,9 +211,11 @@ class Agent:
         self.finish(waiter)
         return waiter.statuses
 
-    def get_descriptor(self) -> int:
-        """The descriptor the monitor keeps for the engine (a vm's QMP connection)."""
-        frame = self.finish(self.begin(Kind.GETFD, HULL, b""))
+    def get_descriptor(self, index: int = 0) -> int:
+        """A descriptor the monitor keeps for the engine; the first is a vm's QMP connection."""
+        waiter = Waiter(Kind.GETFD)
+        self._ask(waiter, HULL, HEADER.pack(0, Kind.GETFD, 0, index, HULL), ())
+        frame = self.finish(waiter)
         if not frame.descriptors:
             raise IsolationError("the monitor keeps no descriptor")
         return frame.descriptors[0]
@@ -254,6 +256,10 @@ class Agent:
         """Let a spare place end without a record."""
         self._send(Kind.QUIT, HULL)
 
+    def expect_hello(self) -> None:
+        """Forget that init greeted: another one is about to."""
+        self._hello.clear()
+
     def wait_hello(self, timeout_seconds: float) -> None:
         """Wait until a booting guest's init is up.  Raises Timeout or IsolationError."""
         if not self._hello.wait(timeout_seconds):
@@ -271,12 +277,18 @@ class Agent:
     ) -> Waiter:
         """Send a request without waiting; give the result to `finish` (requests pipeline)."""
         waiter = Waiter(kind)
+        message = HEADER.pack(len(payload), kind, flags, 0, process) + payload
+        self._ask(waiter, process, message, descriptors)
+        return waiter
+
+    def _ask(
+        self, waiter: Waiter, process: int, message: bytes, descriptors: Sequence[int]
+    ) -> None:
         with self._lock:
             if self.lost:
                 raise IsolationError("the instance's monitor is gone")
             self._pending.append((process, waiter))
-            self._write(HEADER.pack(len(payload), kind, flags, 0, process) + payload, descriptors)
-        return waiter
+            self._write(message, descriptors)
 
     def finish(self, waiter: Waiter, timeout_seconds: float = ANSWER_TIMEOUT_SECONDS) -> Frame:
         """Wait for a request's answer.  Raises LaunchError, IsolationError or Timeout."""

@@ -41,7 +41,15 @@ def main_plan(spec: Spec, sources: Sources, files: Files) -> tuple[Step, ...]:
 
 
 def exec_plan(spec: Spec, process: Process) -> tuple[Step, ...]:
-    """The EXEC plan of a further process in the same place."""
+    """The EXEC plan of a further process in the same place.
+
+    In a system of its own there is nothing to keep it from: that system's users and rights hold.
+    """
+    if spec.hardware.disk:
+        surroundings = _surroundings(process, "", make_directory="")
+        terminal = (plan.Terminal(),) if process.terminal else ()
+        identity = plan.User(process.user, process.groups)
+        return (*surroundings, *terminal, identity, plan.Exec(process.arguments))
     steps: list[Step] = [plan.Rlimit(*limit) for limit in spec.rlimits]
     steps += _surroundings(process, spec.hostname, make_directory="")
     return tuple(steps) + _process(process, spec.security)
@@ -82,7 +90,7 @@ def _mounts(spec: Spec, sources: Sources) -> list[Step]:
 
 def _surroundings(process: Process, hostname: str, make_directory: str = "make") -> list[Step]:
     settings = {item.partition("=")[0]: item for item in process.environment}
-    defaults = [DEFAULT_PATH, f"HOSTNAME={hostname}"]
+    defaults = [DEFAULT_PATH, *([f"HOSTNAME={hostname}"] if hostname else [])]
     if process.terminal:
         defaults.append("TERM=xterm")
     for item in defaults:

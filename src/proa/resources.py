@@ -83,6 +83,8 @@ class Launch:
     idle: bool = False  # only for work on its files, with nothing of the engine's over them
     hardware: Hardware = field(default_factory=Hardware)
     terminal: bool = False  # the main process gets one
+    hostname: str = ""
+    ssh_key: str = ""  # public, one line: who may log in to a system of its own
     architecture: str = ""  # of the image's programs, in its words; empty when it does not say
 
 

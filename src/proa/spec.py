@@ -80,7 +80,8 @@ class Hardware:
     `disk` is empty for a vm of an ordinary image.  Else the vm is a *whole machine*, which boots a
     system of its own: from the disk with this absolute path, from the one in the image with this
     id (`sha256:...`), or from `EMPTY`, a new disk to install on.  `disk_bytes` is how large the
-    instance's disk shall be, 0: as it is.  `cloud_init` is user data, as text.
+    instance's disk shall be, 0: as it is.  `cloud_init` is user data as text, or "none" for no seed
+    at all; `cloud_init_network` is network configuration.
     """
 
     disk: str = ""
@@ -97,6 +98,7 @@ class Hardware:
     accelerator: str = ""  # "auto", "kvm" or "tcg"
     cache: str = ""  # "writeback", "none", "writethrough" or "unsafe"
     cloud_init: str = ""
+    cloud_init_network: str = ""
     shares: str = ""  # "auto", "9p" or "virtiofs"
     platform: str = ""  # like "linux/arm64"; empty: the host's
 

@@ -20,7 +20,7 @@ from proa.api.docker import (
 )
 from proa.api.docker.refused import no_swarm, refusal
 from proa.api.proa import build as own_build
-from proa.api.proa import chains, disks, extensions, packages, registry, screen
+from proa.api.proa import chains, disks, extensions, packages, registry, screen, ssh
 from proa.api.routes import Route
 
 NO_NETWORKS = refusal("changing networks", "use bridge or none")
@@ -120,6 +120,7 @@ ROUTES = (
     Route("GET", "/proa/instances/{id}/vnc", screen.vnc),
     Route("GET", "/proa/instances/{id}/trace", extensions.trace),
     Route("GET", "/proa/instances/{id}/usage", extensions.usage),
+    Route("GET", "/proa/instances/{id}/ssh", ssh.way),
     Route("GET", "/proa/registry/tags", registry.tags),
     Route("GET", "/proa/registry/image", registry.inspect),
     Route("DELETE", "/proa/registry/image", registry.remove),

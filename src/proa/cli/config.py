@@ -63,6 +63,8 @@ OPTIONS = (
     Option("--nic", "text", "virtio|e1000|rtl8139", "the machine's network card"),
     Option("--display", "text", "none|std|virtio", "the machine's graphics card"),
     Option("--shares", "text", "auto|9p|virtiofs", "how a vm gets what -v shares"),
+    Option("--cloud-init", "text", "FILE|none", "user data for the machine's cloud-init"),
+    Option("--cloud-init-network", "text", "FILE", "network configuration for it"),
     Option("--privileged", "flag", "", "not supported: see --cap-add, or --vm"),
 )  # fmt: skip
 
@@ -132,7 +134,21 @@ def _hardware(values: Values) -> dict[str, Any]:
     found = {field: getattr(values, key) for field, key in _HARDWARE if key in values.given}
     if values.cdrom:
         found["Cdroms"] = [os.path.abspath(path) for path in values.cdrom]
+    if values.cloud_init:
+        told = values.cloud_init
+        found["CloudInit"] = told if told == "none" else _content(told)
+    if values.cloud_init_network:
+        found["CloudInitNetwork"] = _content(values.cloud_init_network)
     return found
+
+
+def _content(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Invalid(f"cannot read '{path}': {reason}") from None
 
 
 def _refuse(values: Values) -> None:

@@ -28,6 +28,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "registry": ("pull", "push", "login", "logout", "tags"),
     "image": ("images", "load", "save", "import", "tag", "rmi", "history"),
     "usage": ("df", "image-prune", "system-prune"),
+    "ssh": ("ssh",),
     "changes": ("commit", "diff", "export"),
     "disks": ("to-disk", "from-disk"),
     "chains": ("disk-ls", "disk-df", "disk-flatten", "disk-rebase", "rollback"),

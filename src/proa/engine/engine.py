@@ -28,6 +28,7 @@ from proa.engine import (
     recovery,
     request,
     screen,
+    ssh,
     streams,
     whole,
 )
@@ -40,6 +41,7 @@ from proa.engine.instance import Instance, Record
 from proa.engine.logs import read_log
 from proa.engine.options import AttachOptions, CommitOptions, LogOptions
 from proa.engine.registries import Registries
+from proa.engine.ssh import Way
 from proa.engine.stats import Stats, stats, top
 from proa.errors import Conflict, Invalid
 from proa.image.build.request import BuildRequest, Report
@@ -343,6 +345,10 @@ class Engine:
     def trace(self, reference: str) -> Sequence[tuple[str, int]]:
         """Milestones of the last start: name and monotonic nanoseconds."""
         return [(name, moment) for name, moment in self.get(reference).record.trace]
+
+    def ssh(self, reference: str) -> Way:
+        """How to log in to a whole machine by ssh."""
+        return ssh.way(self._core, self.get(reference))
 
     def screen(self, reference: str) -> bytes:
         """A machine's screen as PNG."""

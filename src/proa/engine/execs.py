@@ -17,7 +17,15 @@ from proa.engine.core import Core
 from proa.engine.fields import Fields
 from proa.engine.instance import Instance
 from proa.engine.request import merge_environment
-from proa.errors import Conflict, Invalid, IsolationError, LaunchError, NotFound, Unsupported
+from proa.errors import (
+    Conflict,
+    Invalid,
+    IsolationError,
+    LaunchError,
+    NotFound,
+    ProaError,
+    Unsupported,
+)
 from proa.isolation.base import Running
 from proa.plan import encode
 from proa.spec import Process
@@ -83,8 +91,8 @@ class Execs:
             self._by_number[instance.id, found.number] = found
         try:
             self._run(found, running, connection)
-        except LaunchError as error:
-            found.exit_code = error.exit_code
+        except ProaError as error:
+            found.exit_code = error.exit_code if isinstance(error, LaunchError) else 126
             found.ended.set()
             raise
         if connection is not None:
@@ -94,8 +102,8 @@ class Execs:
         )
 
     def _run(self, found: Exec, running: Running, connection: socket.socket | None) -> None:
-        agent, process = running.agent(), found.process
-        flags = int(Flag.JOIN)
+        process = found.process
+        agent, flags = running.enter()
         flags |= Flag.TTY if process.terminal else 0
         flags |= Flag.STDIN if process.stdin and connection is not None else 0
         if connection is not None:
@@ -210,11 +218,11 @@ def run_builtin(
     ours, theirs = socket.socketpair()
     with instance.lock:
         number, instance.next_process = instance.next_process, instance.next_process + 1
-    agent = running.agent()
     try:
+        agent, entrance = running.enter()
         flags = int(Attach.IN | Attach.OUT | Attach.CLOSE)
         agent.begin(Kind.ATTACH, number, b"", flags, (theirs.fileno(),))
-        agent.exec(number, compile.builtin_plan(*argv), int(Flag.JOIN | Flag.STDIN))
+        agent.exec(number, compile.builtin_plan(*argv), int(entrance | Flag.STDIN))
     except BaseException:
         ours.close()
         raise

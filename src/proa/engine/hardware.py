@@ -25,6 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "shares": ("auto", "9p", "virtiofs"),
 }
 CDROMS_MAXIMUM = 4
+NO_SEED = "none"
 CLOUD_INIT_MAXIMUM_BYTES = 1 << 20
 DISK_MAXIMUM_BYTES = 16 << 40
 SECTOR_BYTES = 512
@@ -51,7 +52,8 @@ def parse(body: Any) -> Hardware:
 
 
 # What only a machine that boots a disk of its own has.
-WHOLE_ONLY = ("format", "cdroms", "boot", "firmware", "tpm", "disk_bus", "nic", "cloud_init")
+WHOLE_ONLY = ("format", "cdroms", "boot", "firmware", "tpm", "disk_bus", "nic",
+              "cloud_init", "cloud_init_network")  # fmt: skip
 CONTAINER_TOO = ("platform",)
 
 
@@ -93,5 +95,8 @@ def _check(hardware: Hardware) -> None:
         raise Invalid(f"a disk of '{size}' bytes is not made", hint="a multiple of 512, up to 16t")
     if len(hardware.cdroms) > CDROMS_MAXIMUM:
         raise Invalid(f"'{len(hardware.cdroms)}' CDs are too many", hint=f"up to {CDROMS_MAXIMUM}")
-    if len(hardware.cloud_init.encode()) > CLOUD_INIT_MAXIMUM_BYTES:
-        raise Invalid("the cloud-init data is larger than 1 MiB")
+    for text in (hardware.cloud_init, hardware.cloud_init_network):
+        if len(text.encode()) > CLOUD_INIT_MAXIMUM_BYTES:
+            raise Invalid("the cloud-init data is larger than 1 MiB")
+    if hardware.cloud_init == NO_SEED and hardware.cloud_init_network:
+        raise Invalid("without a seed nobody reads 'Proa.CloudInitNetwork'")

@@ -17,7 +17,7 @@ from proa import compile
 from proa.agent import MAIN, Exit, Kind
 from proa.agent import Launch as Flag
 from proa.engine import instance as states
-from proa.engine import machines, whole
+from proa.engine import machines, ssh, whole
 from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.errors import (
@@ -102,7 +102,8 @@ def acquire(core: Core, instance: Instance, undo: ExitStack) -> Launch:
         id=record.id, directory=core.directory(record.id), rootfs=rootfs, limits=spec.limits,
         shares=shares(core, instance), links=links, hold=hold, sysctls=spec.sysctls,
         remove=spec.remove, hardware=spec.hardware, terminal=spec.process.terminal,
-        architecture=_architecture(core, rootfs.image_id),
+        architecture=_architecture(core, rootfs.image_id), hostname=spec.hostname,
+        ssh_key=ssh.public_key(core) if spec.hardware.disk else "",
     )  # fmt: skip
 
 

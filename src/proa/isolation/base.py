@@ -45,6 +45,12 @@ class Running(Protocol):
     def agent(self) -> Agent:
         """The connection to its monitor and init."""
 
+    def enter(self) -> tuple[Agent, int]:
+        """The way in for further processes: whom to ask, and what flags an EXEC then has.
+
+        Raises Conflict while nobody inside listens.
+        """
+
     def signal(self, number: int) -> None:
         """Send a signal to the main process, or what comes nearest to it."""
 

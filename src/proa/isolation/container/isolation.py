@@ -13,6 +13,7 @@ from typing import Any
 
 from proa import plan
 from proa.agent import MAIN, Agent
+from proa.agent import Launch as Flag
 from proa.host import features, mounts, netlink
 from proa.host.cgroup import Usage
 from proa.isolation import processors
@@ -52,6 +53,10 @@ class Container:
     def agent(self) -> Agent:
         """The monitor's connection."""
         return self.place.agent
+
+    def enter(self) -> tuple[Agent, int]:
+        """Into the place's namespaces."""
+        return self.place.agent, int(Flag.JOIN)
 
     def signal(self, number: int) -> None:
         """Signal the main process."""

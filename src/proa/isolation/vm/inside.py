@@ -32,14 +32,14 @@ _ids = itertools.count(0x4000_0000)  # out of the way of the engine's own number
 def usage(agent: Agent) -> Usage:
     """Memory, processor time, processes and blocks moved, of the guest's place."""
     paths = (MEMORY, *(f"{PLACE_CGROUP}/{name}" for name in FILES))
-    return parse(dict(zip((MEMORY, *FILES), _read(agent, paths), strict=True)))
+    return parse(dict(zip((MEMORY, *FILES), read(agent, paths), strict=True)))
 
 
 def freeze(agent: Agent, *, frozen: bool) -> None:
     """Freeze or thaw the guest's place.  Raises Timeout when its processes do not stop."""
     agent.setup((plan.Write(f"{PLACE_CGROUP}/cgroup.freeze", "0644", str(int(frozen))),))
     end = time.monotonic() + ANSWER_SECONDS
-    while frozen and "frozen 1" not in _read(agent, (f"{PLACE_CGROUP}/cgroup.events",))[0]:
+    while frozen and "frozen 1" not in read(agent, (f"{PLACE_CGROUP}/cgroup.events",))[0]:
         if time.monotonic() > end:
             raise Timeout("the processes of the vm do not stop")
 
@@ -48,33 +48,35 @@ def parse(content: dict[str, str]) -> Usage:
     """The account in the waist's terms; the guest's memory is the limit when none was asked for."""
     io = [pair.split("=") for pair in content["io.stat"].split() if "=" in pair]
     return Usage(
-        memory_bytes=_number(content["memory.current"]),
-        memory_limit=_number(content["memory.max"]) or _memory(content[MEMORY]),
-        memory_peak=_number(content["memory.peak"]),
-        cpu_ns=_table(content["cpu.stat"]).get("usage_usec", 0) * 1000,
-        pids=_number(content["pids.current"]),
-        oom_kills=_table(content["memory.events"]).get("oom_kill", 0),
-        read_bytes=sum(_number(value) for name, value in io if name == "rbytes"),
-        write_bytes=sum(_number(value) for name, value in io if name == "wbytes"),
+        memory_bytes=number(content["memory.current"]),
+        memory_limit=number(content["memory.max"]) or _memory(content[MEMORY]),
+        memory_peak=number(content["memory.peak"]),
+        cpu_ns=table(content["cpu.stat"]).get("usage_usec", 0) * 1000,
+        pids=number(content["pids.current"]),
+        oom_kills=table(content["memory.events"]).get("oom_kill", 0),
+        read_bytes=sum(number(value) for name, value in io if name == "rbytes"),
+        write_bytes=sum(number(value) for name, value in io if name == "wbytes"),
     )
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+    """A whole number; 0 for anything else."""
     text = text.strip()
     return int(text) if text.isdigit() else 0
 
 
 def _memory(meminfo: str) -> int:
     first = meminfo.partition("\n")[0].split()  # MemTotal: 1004288 kB
-    return _number(first[1]) << 10 if len(first) == 3 and first[0] == "MemTotal:" else 0
+    return number(first[1]) << 10 if len(first) == 3 and first[0] == "MemTotal:" else 0
 
 
-def _table(text: str) -> dict[str, int]:
+def table(text: str) -> dict[str, int]:
+    """Lines of a name and a number."""
     rows = [line.split() for line in text.splitlines()]
-    return {row[0]: _number(row[1]) for row in rows if len(row) == 2}
+    return {row[0]: number(row[1]) for row in rows if len(row) == 2}
 
 
-def _read(agent: Agent, paths: tuple[str, ...]) -> list[str]:
+def read(agent: Agent, paths: tuple[str, ...]) -> list[str]:
     """The files' contents, through a builtin that runs beside init."""
     ours, theirs = socket.socketpair()
     with ours:

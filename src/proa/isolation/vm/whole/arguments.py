@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from proa.errors import Invalid
 from proa.isolation.vm import blocks, qemu
 from proa.isolation.vm.layers import Opened
 from proa.isolation.vm.whole import qga
@@ -142,11 +143,14 @@ def _seed(board: Board, wires: Wires) -> tuple[str, ...]:
     """What cloud-init reads, where the disk's driver finds it too, else on the last CD."""
     if wires.seed < 0:
         return ()
-    device = f"ide-cd,bus={_cdrom_places(board)[-1]}"
+    places = _cdrom_places(board)
+    device = f"ide-cd,bus={places[-1]}"
     if board.disk_bus == "virtio":
         device = "virtio-blk-pci"
     elif board.disk_bus == "scsi":
         device = "scsi-cd,bus=scsi.0"
+    elif len(wires.cdroms) == len(places):
+        raise Invalid("no drive is left for cloud-init's disk", hint="--cloud-init none")
     raw = _raw("seed", wires.seed, readonly=True)
     return (*raw, "-device", f"{device},id=seed,drive=seed")
 

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+import socket
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
-from proa.agent import MAIN
-from proa.errors import Unsupported
+from proa.agent import MAIN, Agent
+from proa.errors import Conflict, Timeout, Unsupported
 from proa.host.cgroup import Usage
 from proa.isolation.vm.machine import Machine
 from proa.isolation.vm.settings import MIB, host_limits
+from proa.isolation.vm.whole import account
+from proa.isolation.vm.whole.arguments import AGENT, GUEST_AGENT
+from proa.isolation.vm.whole.bring import bring
+from proa.isolation.vm.whole.qga import Qga
 from proa.spec import Limits
 
 WHOLE = "whole"  # in what is saved
+GUEST_AGENT_KEPT = 1  # which of the descriptors the monitor keeps; QMP is the first
+HELLO_SECONDS = 20.0
 
 
 @dataclass
 class WholeMachine(Machine):
     """QEMU is the main process; what runs inside is the guest's own affair."""
+
+    _entering: threading.Lock = field(default_factory=threading.Lock)
+    _qga: Qga | None = None
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -52,5 +63,59 @@ class WholeMachine(Machine):
         self.place.cgroup.apply(host_limits(limits))
 
     def inside(self) -> Usage:
-        """What the host sees of it: nobody inside is asked."""
-        return self.usage()
+        """Its kernel's account; without an agent in there, what the host sees of it."""
+        if not self._listens(AGENT):
+            return self.usage()
+        return account.usage(self.place.agent)
+
+    def enter(self) -> tuple[Agent, int]:
+        """The agent in its system: the one that listens, else one brought there by another.
+
+        Raises Conflict while there is none, Unsupported where ours cannot run.
+        """
+        agent = self.place.agent
+        with self._entering:
+            if not self._listens(AGENT):
+                self._bring_agent(agent)
+        try:
+            agent.wait_hello(HELLO_SECONDS)
+        except Timeout:
+            raise self._nobody() from None
+        return agent, 0
+
+    def guest_agent(self) -> Qga | None:
+        """QEMU's own guest agent in there, when one listens and answers."""
+        if not self._listens(GUEST_AGENT):
+            return None
+        if self._qga is None:
+            kept = self.place.agent.get_descriptor(GUEST_AGENT_KEPT)
+            self._qga = Qga(socket.socket(fileno=kept))
+        return self._qga if self._qga.ping() else None
+
+    def kill(self) -> None:
+        """End QEMU and remove the place."""
+        super().kill()
+        if self._qga is not None:
+            self._qga.close()
+
+    def _bring_agent(self, agent: Agent) -> None:
+        found = self.guest_agent()
+        if found is None:
+            raise self._nobody()
+        agent.expect_hello()
+        bring(found, self.places.native.read_bytes())
+
+    def _listens(self, port: str) -> bool:
+        """Whether somebody in there has this port open."""
+        rows = self.qmp.execute("query-chardev")
+        if not isinstance(rows, list):
+            return False
+        known = (row for row in rows if isinstance(row, dict) and row.get("label") == port)
+        return any(row.get("frontend-open") is True for row in known)
+
+    def _nobody(self) -> Conflict:
+        return Conflict(
+            "no agent listens in this machine's system",
+            hint="it may still be starting, or have neither cloud-init nor qemu-guest-agent: "
+            "see its console ('proa logs', 'proa attach')",
+        )

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 
 from proa.isolation.vm.whole import iso
+from proa.resources import Launch
+from proa.spec import Hardware
 
 LABEL = "CIDATA"
 AGENT = "proa-agent"  # its file on the seed
@@ -80,6 +82,20 @@ class Seed:
     key: str = ""
     user_data: str = ""
     network: str = ""
+
+
+def wanted(hardware: Hardware) -> bool:
+    """Whether a machine gets one: when told so, and when it boots a system that may look for it."""
+    return hardware.cloud_init != NONE and bool(hardware.cloud_init or hardware.boot != "cdrom")
+
+
+def of(launch: Launch, agent: bytes) -> Seed:
+    """The seed of a launch."""
+    hardware = launch.hardware
+    return Seed(
+        launch.id, launch.hostname, agent, launch.ssh_key,
+        hardware.cloud_init, hardware.cloud_init_network,
+    )  # fmt: skip
 
 
 def build(seed: Seed) -> bytes:

@@ -22,7 +22,7 @@ from proa.host import netlink
 from proa.isolation.places import Places
 from proa.isolation.vm import accel, blocks, confinement, folders, hull, layers, qemu, qmp
 from proa.isolation.vm.settings import MIB, Settings, host_limits
-from proa.isolation.vm.whole import disks, firmware, tpm
+from proa.isolation.vm.whole import disks, firmware, seed, tpm
 from proa.isolation.vm.whole.arguments import Wires, arguments
 from proa.isolation.vm.whole.board import BIOS, Board, decide
 from proa.isolation.vm.whole.running import WholeMachine
@@ -72,7 +72,7 @@ class Wholes:
             berth.place.cgroup.apply(host_limits(launch.limits))
             berth.place.agent.hold(launch.hold)
             berth.qmp.pipeline(("qmp_capabilities", {}))
-            parts = Parts(berth, launch, board, disk, server, security)
+            parts = Parts(berth, launch, board, disk, server, security, self._places.native)
             undo.pop_all()
         shape = qemu.Machine(board.ram_bytes, board.vcpus, bool(launch.links), board.accelerator)
         return WholeMachine(
@@ -100,6 +100,7 @@ class Parts:
     disk: layers.Chain
     folders: folders.Folders | None
     tpm: tpm.Tpm | None
+    native: Path  # our program, for the system inside
 
 
 def _board(launch: Launch, host: Host, settings: Settings, boots_by: str) -> Board:
@@ -128,6 +129,7 @@ def _facts(parts: Parts, host: Host) -> dict[str, str]:
         "ram_mib": str(board.ram_bytes // MIB), "vcpus": str(board.vcpus),
         "landlock": confinement.fact(),
     }  # fmt: skip
+    facts["cloud_init"] = "seed" if seed.wanted(hardware) else "none"
     if hardware.cdroms:
         facts["cdroms"] = " ".join(hardware.cdroms)
     if host.accelerator.reason and board.accelerator != "kvm":
@@ -180,6 +182,10 @@ def _wires(parts: Parts, cargo: _Cargo) -> Wires:
     disk = replace(opened, descriptors=tuple(cargo.add(item) for item in opened.descriptors))
     cdroms = tuple(cargo.add(_open_cdrom(path)) for path in launch.hardware.cdroms)
     wires = Wires(control, channel, disk, cdroms, shares=bool(launch.shares))
+    wires = replace(wires, guest_agent=cargo.add(_keep_guest_agent(berth)))
+    if seed.wanted(launch.hardware):
+        content = seed.build(seed.of(launch, parts.native.read_bytes()))
+        wires = replace(wires, seed=cargo.add(_in_memory(content)))
     if launch.links:
         tap = netlink.tap_open(launch.links[0].host_name, launch.links[0].bridge)
         wires = replace(wires, tap=cargo.add(tap))
@@ -193,6 +199,23 @@ def _wires(parts: Parts, cargo: _Cargo) -> Wires:
     if parts.folders:
         wires = replace(wires, folders=cargo.add(parts.folders.descriptor()))
     return wires
+
+
+def _keep_guest_agent(berth: hull.Hull) -> int:
+    """A port for the guest agent: QEMU's end; the monitor keeps ours for this engine and others."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        berth.place.agent.keep(ours.fileno())
+    return theirs.detach()
+
+
+def _in_memory(content: bytes) -> int:
+    """A file that nobody can write to."""
+    descriptor = os.memfd_create("seed", os.MFD_CLOEXEC)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _open_cdrom(path: str) -> int:
