@@ -69,14 +69,14 @@ def usage(values: Values, arguments: list[str]) -> int:
 
 def flatten(values: Values, arguments: list[str]) -> int:
     """Make disks one file each."""
-    return each(arguments, lambda name: session.call("POST", _path(name, "/disks/flatten")))
+    return each(arguments, lambda name: session.call("POST", _path(name, "/flatten")))
 
 
 def rebase(values: Values, arguments: list[str]) -> int:
     """Put a machine's disk over another base."""
     name, base = arguments
     body = {"Base": os.path.abspath(base), "Moved": values.moved}
-    session.call("POST", _path(name, "/disks/rebase"), body=body)
+    session.call("POST", _path(name, "/rebase"), body=body)
     print(name)
     return 0
 

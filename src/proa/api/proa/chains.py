@@ -25,13 +25,13 @@ def listing(engine: Engine, request: Request) -> Answer:
 
 
 def flatten(engine: Engine, request: Request) -> Answer:
-    """POST /proa/instances/{id}/disks/flatten; answered when it is done."""
+    """POST /proa/instances/{id}/flatten; answered when it is done."""
     engine.flatten(lookup.instance(engine, request).id)
     return Reply(204)
 
 
 def rebase(engine: Engine, request: Request) -> Answer:
-    """POST /proa/instances/{id}/disks/rebase with `Base`, a path, and `Moved`."""
+    """POST /proa/instances/{id}/rebase with `Base`, a path, and `Moved`."""
     wanted = Fields(bodies.read(request))
     found = lookup.instance(engine, request)
     engine.rebase(found.id, wanted.text("Base"), moved=wanted.boolean("Moved"))
