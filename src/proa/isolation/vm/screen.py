@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
-import threading
 import time
+from contextlib import ExitStack
 
 from proa.errors import Corrupt, Invalid, IsolationError, Unsupported
 from proa.isolation.vm import picture
@@ -15,7 +16,6 @@ from proa.isolation.vm.machine import Machine
 PICTURE_MAXIMUM_BYTES = 128 << 20
 PICTURE_SET = 1 << 20  # a number no descriptor of QEMU's own has
 CLIENT = "vnc-client"
-DRAIN_SECONDS = 10.0
 BUTTONS = ("left", "middle", "right")
 POINTER_MAXIMUM = 0x7FFF  # of INPUT_EVENT_ABS, for any size of the screen
 CLICK_SECONDS = 0.05
@@ -42,34 +42,23 @@ def shot(machine: Machine) -> bytes:
 
 
 def _dump(machine: Machine, options: dict[str, str]) -> bytes:
-    """QEMU writes to a pipe, so that no more is ever held than is allowed."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    pieces: list[bytes] = []
-    drain = threading.Thread(target=_drain, args=(reading, pieces), daemon=True)
-    drain.start()
-    try:
+    """QEMU truncates what it writes to, so it gets a file; sealed, before it is looked at."""
+    with ExitStack() as opened:
+        memory = os.memfd_create("screen", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        opened.callback(os.close, memory)
+        writing = os.open(f"/proc/self/fd/{memory}", os.O_WRONLY | os.O_CLOEXEC)
+        opened.callback(os.close, writing)  # QEMU takes only what has just the access it wants
         machine.qmp.execute("add-fd", {"fdset-id": PICTURE_SET}, descriptor=writing)
         try:
             file = {"filename": f"/dev/fdset/{PICTURE_SET}"}
             machine.qmp.execute("screendump", {**file, **options})
         finally:
             machine.qmp.execute("remove-fd", {"fdset-id": PICTURE_SET})
-    finally:
-        os.close(writing)
-        drain.join(DRAIN_SECONDS)
-    data = b"".join(pieces)
-    if not data or len(data) > PICTURE_MAXIMUM_BYTES:
-        raise Corrupt(f"the screen's picture has '{len(data)}' bytes")
-    return data
-
-
-def _drain(reading: int, pieces: list[bytes]) -> None:
-    """To the end, or to the first byte too many: then QEMU finds nobody reading."""
-    with os.fdopen(reading, "rb", buffering=0) as pipe:
-        total = 0
-        while total <= PICTURE_MAXIMUM_BYTES and (piece := pipe.read(1 << 16)):
-            pieces.append(piece)
-            total += len(piece)
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+        length = os.fstat(memory).st_size
+        if not 0 < length <= PICTURE_MAXIMUM_BYTES:
+            raise Corrupt(f"the screen's picture has '{length}' bytes")
+        return os.pread(memory, length, 0)
 
 
 def join(machine: Machine, client: socket.socket) -> None:
