@@ -56,7 +56,8 @@ OPTIONS = (
     Option("--disk-size", "bytes", "BYTES", "size of the machine's disk, like 20g"),
     Option("--disk-format", "text", "FORMAT", "the disk's format, when it shall not be guessed"),
     Option("--boot", "text", "disk|cdrom", "what the machine boots first"),
-    Option("--machine", "text", "auto|pc|q35", "the kind of machine"),
+    Option("--machine", "text", "auto|pc|q35|virt", "the kind of machine"),
+    Option("--accel", "text", "auto|kvm|tcg", "the vm's accelerator, within the engine's policy"),
     Option("--firmware", "text", "auto|bios|uefi|secureboot", "the machine's firmware"),
     Option("--tpm", "flag", "", "a TPM 2.0 in the machine"),
     Option("--disk-bus", "text", "virtio|ide|sata|nvme|scsi", "how the machine sees its disk"),
@@ -89,6 +90,8 @@ def body(values: Values, arguments: list[str]) -> dict[str, Any]:
     image, *command = arguments or [""]
     if values.vm and is_disk(image):
         hardware["Disk"], image = os.path.abspath(image), ""
+    if values.platform and not image:
+        hardware["Platform"] = values.platform
     if not image and not hardware:
         raise Invalid("no image was named", hint="an image, or with --vm a disk's file or --cdrom")
     config: dict[str, Any] = {"Image": image}

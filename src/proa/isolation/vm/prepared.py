@@ -23,22 +23,17 @@ from proa.isolation.vm.settings import Settings
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """All that; `best` is the accelerator that works, `policy` what the engine's owner demands."""
+class Ground:
+    """What any machine of an architecture stands on.
+
+    `best` is the accelerator that works, `policy` what the engine's owner demands.
+    """
 
     architecture: Architecture
     abilities: Abilities
-    firmware: child.Firmware
     best: Accelerator
     policy: str
-    tsc_khz: int
-    seed: disks.Seed
     skeleton: Path
-
-    @property
-    def accelerator(self) -> Accelerator:
-        """What an instance gets that demands none.  Raises Unsupported when policy forbids it."""
-        return self.accelerate("")
 
     def accelerate(self, wanted: str) -> Accelerator:
         """The accelerator for an instance that asks for `wanted`.  Raises Unsupported."""
@@ -48,6 +43,20 @@ class Prepared:
     def options(self) -> str:
         """The machine's options this QEMU knows."""
         return ",".join(self.abilities.known(self.architecture.options))
+
+
+@dataclass(frozen=True)
+class Prepared(Ground):
+    """And a vm of an image."""
+
+    firmware: child.Firmware
+    tsc_khz: int
+    seed: disks.Seed
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """What an instance gets that demands none.  Raises Unsupported when policy forbids it."""
+        return self.accelerate("")
 
 
 class Preparation:
@@ -72,6 +81,18 @@ class Preparation:
                 self._done[name] = self._prepare(architectures.find(name))
             return self._done[name]
 
+    def ground(self, name: str = "") -> Ground:
+        """The same without what only vms of images need, where that is another processor's."""
+        architecture = architectures.find(name)
+        if architecture.native:
+            return self.get(name)
+        self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with self._lock, files.Lock(self._root / "lock"):
+            return Ground(
+                architecture, abilities.of(architecture, self._root), _foreign(architecture),
+                self._settings.accelerator, hull.make_skeleton(self._root / "skeleton"),
+            )  # fmt: skip
+
     def kernel(self) -> guest.Kernel:
         """The kernel of guests like the host, with its extras, for disks that boot without us."""
         self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -91,11 +112,10 @@ class Preparation:
             kernel = self._find_kernel(architecture)
             firmware = child.Firmware(kernel, _initramfs(root, architecture, kernel, init))
             return Prepared(
-                architecture, able, firmware, self._accelerator(architecture, firmware, able),
-                self._settings.accelerator,
+                architecture, able, self._accelerator(architecture, firmware, able),
+                self._settings.accelerator, hull.make_skeleton(root / "skeleton"), firmware,
                 guest.tsc_khz() if architecture.native else 0,
                 disks.format_seed(root, self._settings.disk_gib << 30),
-                hull.make_skeleton(root / "skeleton"),
             )  # fmt: skip
 
     def _find_kernel(self, architecture: Architecture) -> guest.Kernel:
@@ -109,8 +129,7 @@ class Preparation:
         self, architecture: Architecture, firmware: child.Firmware, able: Abilities
     ) -> Accelerator:
         if not architecture.native:
-            host = processors.host()
-            return Accelerator("tcg", f"the guest is '{architecture.name}', the host is '{host}'")
+            return _foreign(architecture)
         if "kvm" not in able.accelerators:
             return Accelerator("tcg", f"'{architecture.program}' was built without kvm")
         if self._settings.accelerator == "tcg":
@@ -119,6 +138,11 @@ class Preparation:
             self._root / "accelerator.json", lambda: firmware, self._places.dispatcher,
             self._progress,
         )  # fmt: skip
+
+
+def _foreign(architecture: Architecture) -> Accelerator:
+    host = processors.host()
+    return Accelerator("tcg", f"the guest is '{architecture.name}', the host is '{host}'")
 
 
 def _init(architecture: Architecture, native: Path) -> bytes:

@@ -35,12 +35,12 @@ from proa.isolation.vm.berths import Berths
 from proa.isolation.vm.checkpoint import Checkpoint
 from proa.isolation.vm.images import ImageTemplates, Wanted
 from proa.isolation.vm.machine import Machine
-from proa.isolation.vm.prepared import Preparation
+from proa.isolation.vm.prepared import Ground, Preparation
 from proa.isolation.vm.settings import MIB, Settings, host_limits, reach, shape
 from proa.isolation.vm.spares import Order, Spares
 from proa.isolation.vm.template import Template, Templates
 from proa.isolation.vm.whole.running import WHOLE
-from proa.isolation.vm.whole.start import Host, Wholes
+from proa.isolation.vm.whole.start import Wholes
 from proa.resources import Launch, Sources
 from proa.spec import Hardware, Limits
 
@@ -78,7 +78,7 @@ class Vms:
         self._root = root
         self._places = places
         self._settings = Settings.parse(settings or {})
-        self._wholes = Wholes(places, self._settings, self._host)
+        self._wholes = Wholes(places, self._settings, self._ground)
         self._progress = progress
         self._preparation = Preparation(root, places, self._settings, progress)
         self._ready = self._preparation.get
@@ -89,9 +89,8 @@ class Vms:
         self._berths = Berths(places)
         self._spares = Spares(places, self._settings.spares, warm=self._settings.warm)
 
-    def _host(self) -> Host:
-        ready = self._ready()
-        return Host(ready.accelerator, ready.skeleton)
+    def _ground(self, architecture: str) -> Ground:
+        return self._preparation.ground(architecture)
 
     # -- what the waist asks --------------------------------------------------------------------
 

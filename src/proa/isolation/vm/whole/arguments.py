@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proa.errors import Invalid
-from proa.isolation.vm import blocks, qemu
+from proa.isolation.vm import architectures, blocks, qemu
 from proa.isolation.vm.layers import Opened
 from proa.isolation.vm.whole import qga
-from proa.isolation.vm.whole.board import PC, SECURE_BOOT, Board
+from proa.isolation.vm.whole.board import PC, Q35, SECURE_BOOT, VIRT, Board
 
 DISK = "disk"
 AGENT, GUEST_AGENT = "c", "g"  # the ports of our agent and of QEMU's
@@ -43,11 +43,11 @@ class Wires:
 def arguments(board: Board, wires: Wires, cache: blocks.Cache) -> tuple[str, ...]:
     """The whole argument list, program first."""
     return (
-        qemu.program(), "-nodefaults", "-no-user-config", "-display", "none",
+        qemu.program(board.architecture), "-nodefaults", "-no-user-config", "-display", "none",
         "-sandbox", qemu.SANDBOX,
         "-chardev", f"socket,id=q,fd={wires.control}", "-mon", "chardev=q,mode=control",
         *_board(board, wires), *_firmware(wires),
-        "-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console",
+        "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
         "-device", "virtio-serial-pci,id=vs,max_ports=4",
         "-chardev", f"socket,id={AGENT},fd={wires.channel}",
         "-device", f"virtserialport,chardev={AGENT},name={qemu.CHANNEL}",
@@ -55,18 +55,22 @@ def arguments(board: Board, wires: Wires, cache: blocks.Cache) -> tuple[str, ...
         "-device", f"virtserialport,chardev={GUEST_AGENT},name={qga.PORT}",
         "-object", "rng-builtin,id=random", "-device", "virtio-rng-pci,rng=random",
         *_disk(board, wires.disk, cache), *_cdroms(board, wires.cdroms), *_seed(board, wires),
-        *_network(board, wires.tap), *_tpm(wires.tpm), *_display(board), *_shares(wires),
+        *_network(board, wires.tap), *_tpm(board, wires.tpm), *_display(board), *_shares(wires),
     )  # fmt: skip
 
 
 def _board(board: Board, wires: Wires) -> tuple[str, ...]:
     accelerator, cpu = board.accelerator, "host"
     if board.accelerator == "tcg":
-        accelerator, cpu = f"tcg,tb-size={qemu.TRANSLATION_CACHE_MIB * 4}", "max"
-    machine = [board.machine, "memory-backend=ram", "vmport=off", "dump-guest-core=off"]
-    machine.append(f"smm={'on' if board.firmware == SECURE_BOOT else 'off'}")
-    if board.display == "none":
-        machine.append("graphics=off")  # the firmware then speaks on the serial port
+        accelerator = f"tcg,tb-size={qemu.TRANSLATION_CACHE_MIB * 4}"
+        cpu = architectures.ALL[board.architecture].cpu
+    machine = [board.machine, "memory-backend=ram", "dump-guest-core=off"]
+    if board.machine == VIRT:
+        machine.append("gic-version=max")
+    else:
+        machine += ["vmport=off", f"smm={'on' if board.firmware == SECURE_BOOT else 'off'}"]
+        if board.display == "none":
+            machine.append("graphics=off")  # the firmware then speaks on the serial port
     if wires.nvram >= 0:
         machine += ["pflash0=code", "pflash1=nvram"]
     memory = f"id=ram,size={board.ram_bytes}"
@@ -77,7 +81,7 @@ def _board(board: Board, wires: Wires) -> tuple[str, ...]:
         "-accel", accelerator, "-cpu", cpu, "-M", ",".join(machine), "-object", backend,
         "-m", f"{board.ram_bytes >> 20}M", "-smp", str(board.vcpus), "-rtc", "base=utc",
         "-uuid", board.uuid, "-boot", "menu=off,strict=on",
-        *(("-global", "ICH9-LPC.disable_s3=1") if board.machine != PC else ()),
+        *(("-global", "ICH9-LPC.disable_s3=1") if board.machine == Q35 else ()),
         *(("-global", "driver=cfi.pflash01,property=secure,value=on")
           if board.firmware == SECURE_BOOT else ()),
     )  # fmt: skip
@@ -119,23 +123,26 @@ def _disk(board: Board, opened: Opened, cache: blocks.Cache) -> tuple[str, ...]:
 
 
 def _cdrom_places(board: Board) -> tuple[str, ...]:
-    """On the board's own controller: two buses of two on a pc, one bus each on q35."""
+    """Two buses of two on a pc, one bus each on q35; arm64's machine gets SCSI for them."""
+    if board.machine == VIRT:
+        return tuple(f"scsi-cd,bus=cds.0,lun={number}" for number in range(1, 5))
     if board.machine != PC:
-        return ("ide.2", "ide.3", "ide.4", "ide.5")
-    return ("ide.1,unit=0", "ide.1,unit=1", "ide.0,unit=1")
+        return tuple(f"ide-cd,bus=ide.{number}" for number in range(2, 6))
+    return tuple(
+        f"ide-cd,bus={place}" for place in ("ide.1,unit=0", "ide.1,unit=1", "ide.0,unit=1")
+    )
 
 
 def _cdroms(board: Board, descriptors: tuple[int, ...]) -> tuple[str, ...]:
-    """CDs on the board's own controller: two buses of two on a pc, one bus each on q35."""
-    places: tuple[str, ...] = ("ide.1,unit=0", "ide.1,unit=1", "ide.0,unit=1")
-    if board.machine != PC:
-        places = ("ide.2", "ide.3", "ide.4", "ide.5")
     first = 1 if board.boot == "cdrom" else 2
     words: list[str] = []
-    for number, (place, descriptor) in enumerate(zip(places, descriptors, strict=False)):
+    if board.machine == VIRT and descriptors:
+        words += ("-device", "virtio-scsi-pci,id=cds")
+    places = zip(_cdrom_places(board), descriptors, strict=False)
+    for number, (place, descriptor) in enumerate(places):
         order = first if number == 0 else number + 2
         words += _raw(f"cd{number}", descriptor, readonly=True)
-        words += ("-device", f"ide-cd,id=cd{number},bus={place},drive=cd{number},bootindex={order}")
+        words += ("-device", f"{place},id=cd{number},drive=cd{number},bootindex={order}")
     return tuple(words)
 
 
@@ -144,8 +151,8 @@ def _seed(board: Board, wires: Wires) -> tuple[str, ...]:
     if wires.seed < 0:
         return ()
     places = _cdrom_places(board)
-    device = f"ide-cd,bus={places[-1]}"
-    if board.disk_bus == "virtio":
+    device = places[-1]
+    if board.disk_bus == "virtio" or board.machine == VIRT:
         device = "virtio-blk-pci"
     elif board.disk_bus == "scsi":
         device = "scsi-cd,bus=scsi.0"
@@ -167,12 +174,13 @@ def _network(board: Board, tap: int) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _tpm(descriptor: int) -> tuple[str, ...]:
+def _tpm(board: Board, descriptor: int) -> tuple[str, ...]:
     if descriptor < 0:
         return ()
+    device = "tpm-tis-device" if board.machine == VIRT else "tpm-tis"
     return (
         "-chardev", f"socket,id=t,fd={descriptor}",
-        "-tpmdev", "emulator,id=tpm,chardev=t", "-device", "tpm-tis,tpmdev=tpm",
+        "-tpmdev", "emulator,id=tpm,chardev=t", "-device", f"{device},tpmdev=tpm",
     )  # fmt: skip
 
 
@@ -181,9 +189,13 @@ def _display(board: Board) -> tuple[str, ...]:
     if board.display == "none":
         return ()
     card = {"std": "VGA", "virtio": "virtio-vga"}[board.display]
+    keyboard: tuple[str, ...] = ()
+    if board.machine == VIRT:  # it has no VGA, and no keyboard but on USB
+        card = {"std": "ramfb", "virtio": "virtio-gpu-pci"}[board.display]
+        keyboard = ("-device", "usb-kbd,bus=usb.0")
     return (
         "-device", f"{card},id=screen", "-vnc", "none",
-        "-device", "qemu-xhci,id=usb", "-device", "usb-tablet,bus=usb.0",
+        "-device", "qemu-xhci,id=usb", "-device", "usb-tablet,bus=usb.0", *keyboard,
     )  # fmt: skip
 
 

@@ -7,11 +7,13 @@ import os
 from dataclasses import dataclass
 
 from proa.errors import Invalid
+from proa.isolation.vm import architectures
 from proa.isolation.vm.settings import MIB, Settings
 from proa.spec import Hardware, Limits
 
+ARM64 = "arm64"
 BIOS, UEFI, SECURE_BOOT = "bios", "uefi", "secureboot"
-PC, Q35 = "pc", "q35"
+PC, Q35, VIRT = "pc", "q35", "virt"  # the last is arm64's
 LEAST_RAM_MIB = 16
 LEGACY_IDE_CDROMS, SATA_CDROMS = 3, 4
 
@@ -32,6 +34,7 @@ class Board:
     display: str = "none"
     boot: str = "disk"
     uuid: str = ""
+    architecture: str = "amd64"
 
 
 def decide(hardware: Hardware, limits: Limits, settings: Settings, boots_by: str) -> Board:
@@ -40,12 +43,14 @@ def decide(hardware: Hardware, limits: Limits, settings: Settings, boots_by: str
     RAM is exactly what is asked for (whole MiB), processors the least whole number.
     Raises Invalid for what does not go together.
     """
+    kind = architecture(hardware)
     firmware = hardware.firmware
     if firmware in ("", "auto"):
-        firmware = boots_by
+        firmware = UEFI if kind == ARM64 else boots_by
     machine = hardware.machine
     if machine in ("", "auto"):
-        machine = PC if hardware.disk_bus == "ide" and firmware == BIOS else Q35
+        legacy = hardware.disk_bus == "ide" and firmware == BIOS
+        machine = VIRT if kind == ARM64 else PC if legacy else Q35
     _check(hardware, machine, firmware)
     wanted = math.ceil(limits.memory_bytes / MIB) or settings.memory_mib
     return Board(
@@ -59,12 +64,28 @@ def decide(hardware: Hardware, limits: Limits, settings: Settings, boots_by: str
         nic=hardware.nic or "virtio",
         display=hardware.display or "none",
         boot=hardware.boot or "disk",
+        architecture=kind,
     )
 
 
+def architecture(hardware: Hardware) -> str:
+    """The processor of a whole machine: what is asked for, else the host's.  Raises Invalid."""
+    asked = hardware.platform.removeprefix("linux/").partition("/")[0]
+    kind = {"x86_64": "amd64", "aarch64": ARM64}.get(asked, asked)
+    if not kind:
+        kind = ARM64 if hardware.machine == VIRT else architectures.HOST
+    if hardware.machine not in ("", "auto") and (hardware.machine == VIRT) != (kind == ARM64):
+        raise Invalid(f"the machine '{hardware.machine}' is not for '{kind}'")
+    return kind
+
+
 def _check(hardware: Hardware, machine: str, firmware: str) -> None:
-    if machine not in (PC, Q35):
-        raise Invalid(f"no whole machine is made as '{machine}'", hint="pc or q35")
+    if machine not in (PC, Q35, VIRT):
+        raise Invalid(f"no whole machine is made as '{machine}'", hint="pc, q35 or virt")
+    if machine == VIRT and firmware != UEFI:
+        raise Invalid(f"the machine 'virt' has no firmware '{firmware}'", hint="it has uefi")
+    if machine == VIRT and hardware.disk_bus == "sata":
+        raise Invalid("the machine 'virt' has no bus 'sata'", hint="virtio, scsi or nvme")
     if firmware == SECURE_BOOT and machine != Q35:
         raise Invalid(f"secure boot needs the machine 'q35', not '{machine}'")
     if hardware.disk_bus == "ide" and machine != PC:

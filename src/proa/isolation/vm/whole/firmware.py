@@ -8,7 +8,7 @@ from pathlib import Path
 
 from proa.errors import HostError, Unsupported
 from proa.host import files
-from proa.isolation.vm.whole.board import SECURE_BOOT, UEFI
+from proa.isolation.vm.whole.board import ARM64, SECURE_BOOT, UEFI
 
 NVRAM = "nvram"  # in the instance's directory
 HINT = "install 'ovmf'"
@@ -33,14 +33,23 @@ KNOWN: dict[str, tuple[Firmware, ...]] = {
         Firmware(_OVMF / "OVMF_CODE.secboot.fd", _OVMF / "OVMF_VARS.ms.fd"),
     ),
 }
+_EDK2_ARM64 = Path("/usr/share/AAVMF")
+_AAVMF = tuple(
+    Firmware(_EDK2_ARM64 / code, _EDK2_ARM64 / "AAVMF_VARS.fd")
+    for code in ("AAVMF_CODE.no-secboot.fd", "AAVMF_CODE.fd")
+)
 
 
-def find(kind: str) -> Firmware:
+def find(kind: str, architecture: str = "amd64") -> Firmware:
     """The host's firmware of a kind.  Raises Unsupported."""
-    for known in KNOWN[kind]:
+    arm64 = architecture == ARM64
+    for known in _AAVMF if arm64 else KNOWN[kind]:
         if known.code.is_file() and known.variables.is_file():
             return known
-    raise Unsupported(f"this host has no firmware for '{kind}'", hint=HINT)
+    raise Unsupported(
+        f"this host has no firmware '{kind}' for '{architecture}'",
+        hint="install 'qemu-efi-aarch64'" if arm64 else HINT,
+    )
 
 
 def nvram(directory: Path, found: Firmware) -> int:

@@ -20,11 +20,12 @@ from proa.agent import Launch as Flag
 from proa.errors import HostError, Unsupported
 from proa.host import netlink
 from proa.isolation.places import Places
-from proa.isolation.vm import accel, blocks, confinement, folders, hull, layers, qemu, qmp
+from proa.isolation.vm import architectures, blocks, confinement, folders, hull, layers, qemu, qmp
+from proa.isolation.vm.prepared import Ground
 from proa.isolation.vm.settings import MIB, Settings, host_limits
 from proa.isolation.vm.whole import disks, firmware, seed, tpm
 from proa.isolation.vm.whole.arguments import Wires, arguments
-from proa.isolation.vm.whole.board import BIOS, Board, decide
+from proa.isolation.vm.whole.board import BIOS, Board, architecture, decide
 from proa.isolation.vm.whole.running import WholeMachine
 from proa.resources import Launch, Sources
 from proa.spec import EMPTY
@@ -32,19 +33,11 @@ from proa.spec import EMPTY
 GUEST_MODULES = (folders.VIRTIOFS,)  # nobody knows: what any system of the last years has
 
 
-@dataclass(frozen=True)
-class Host:
-    """What this host offers every machine."""
-
-    accelerator: accel.Accelerator
-    skeleton: Path
-
-
 class Wholes:
     """Makes whole machines, and takes over those of an engine now gone."""
 
-    def __init__(self, places: Places, settings: Settings, host: Callable[[], Host]) -> None:
-        self._places, self._settings, self._host = places, settings, host
+    def __init__(self, places: Places, settings: Settings, ground: Callable[[str], Ground]) -> None:
+        self._places, self._settings, self._ground = places, settings, ground
 
     def start(self, launch: Launch) -> WholeMachine:
         """Make everything but QEMU itself, which the launch plan of `sources` becomes."""
@@ -52,7 +45,8 @@ class Wholes:
             raise Unsupported(
                 "the files of a stopped machine are its own system's", hint="start it first"
             )
-        host, hardware = self._host(), launch.hardware
+        hardware = launch.hardware
+        host = self._ground(architecture(hardware))
         base = None if hardware.disk == EMPTY else launch.rootfs.disk()
         disk = disks.prepare(launch.directory, base, hardware.format, hardware.disk_bytes)
         board = _board(launch, host, self._settings, disks.boots_by(disk))
@@ -74,7 +68,10 @@ class Wholes:
             berth.qmp.pipeline(("qmp_capabilities", {}))
             parts = Parts(berth, launch, board, disk, server, security, self._places.native)
             undo.pop_all()
-        shape = qemu.Machine(board.ram_bytes, board.vcpus, bool(launch.links), board.accelerator)
+        shape = qemu.Machine(
+            board.ram_bytes, board.vcpus, bool(launch.links), board.accelerator,
+            architecture=board.architecture,
+        )  # fmt: skip
         return WholeMachine(
             berth.place, self._places, berth.qmp, shape, _facts(parts, host),
             lambda: _sources(parts), tuple(beside),
@@ -84,7 +81,10 @@ class Wholes:
         """Connect to the monitor of a machine, and take over its QMP."""
         place = self._places.adopt(saved)
         control = socket.socket(fileno=place.agent.get_descriptor())
-        shape = qemu.Machine(int(saved["ram_bytes"]), int(saved["vcpus"]), bool(saved["network"]))
+        shape = qemu.Machine(
+            int(saved["ram_bytes"]), int(saved["vcpus"]), bool(saved["network"]),
+            architecture=str(saved.get("architecture", architectures.HOST)),
+        )  # fmt: skip
         found = WholeMachine(place, self._places, qmp.Qmp(control), shape, dict(saved["facts"]))
         found.places_beside = tuple(saved["places"])
         return found
@@ -103,24 +103,22 @@ class Parts:
     native: Path  # our program, for the system inside
 
 
-def _board(launch: Launch, host: Host, settings: Settings, boots_by: str) -> Board:
-    hardware, works = launch.hardware, host.accelerator
-    wanted = hardware.accelerator
-    if wanted == "kvm" and works.name != "kvm":
-        raise Unsupported(f"kvm was demanded and does not work here: {works.reason}")
+def _board(launch: Launch, host: Ground, settings: Settings, boots_by: str) -> Board:
+    hardware = launch.hardware
     board = decide(hardware, launch.limits, settings, boots_by)
     return replace(
         board,
-        accelerator="tcg" if wanted == "tcg" else works.name,
+        accelerator=host.accelerate(hardware.accelerator).name,
         mac=launch.links[0].mac if launch.links else "",
         uuid=f"{launch.id[:8]}-{launch.id[8:12]}-{launch.id[12:16]}-{launch.id[16:20]}-"
         f"{launch.id[20:32]}",
     )
 
 
-def _facts(parts: Parts, host: Host) -> dict[str, str]:
+def _facts(parts: Parts, host: Ground) -> dict[str, str]:
     board, hardware = parts.board, parts.launch.hardware
     facts = {
+        "platform": f"linux/{board.architecture}", "qemu": host.abilities.version,
         "accelerator": board.accelerator, "started_by": "its own system",
         "machine": board.machine, "firmware": board.firmware,
         "disk": hardware.disk, "disk_format": parts.disk.layers[-1].format,
@@ -132,8 +130,10 @@ def _facts(parts: Parts, host: Host) -> dict[str, str]:
     facts["cloud_init"] = "seed" if seed.wanted(hardware) else "none"
     if hardware.cdroms:
         facts["cdroms"] = " ".join(hardware.cdroms)
-    if host.accelerator.reason and board.accelerator != "kvm":
-        facts["accelerator_reason"] = host.accelerator.reason
+    if reason := host.accelerate(hardware.accelerator).reason:
+        facts["accelerator_reason"] = reason
+    if not host.architecture.native:
+        facts["emulated_by"] = str(host.architecture.program)
     if parts.launch.shares:
         facts["shares"] = folders.VIRTIOFS if parts.folders else folders.NINEP
     return facts
@@ -191,7 +191,7 @@ def _wires(parts: Parts, cargo: _Cargo) -> Wires:
         wires = replace(wires, tap=cargo.add(tap))
         berth.place.agent.keep(tap)
     if board.firmware != BIOS:
-        found = firmware.find(board.firmware)
+        found = firmware.find(board.firmware, board.architecture)
         nvram = cargo.add(firmware.nvram(launch.directory, found))
         wires = replace(wires, nvram=nvram, code=found.code)
     if parts.tpm:
