@@ -53,13 +53,37 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Throttle:
+    """A bound on what goes to and from a block device of the host, by its path.
+
+    `kind` is one of read_bps, write_bps, read_iops, write_iops; a `rate` of 0 lifts it.
+    """
+
+    kind: str
+    device: str
+    rate: int
+
+
+@dataclass(frozen=True)
 class Limits:
-    """Resource limits; 0 means none."""
+    """Resource limits; 0 or empty means none.
+
+    `swap_bytes` bounds memory and swap together, -1 not at all; 0 allows no swap beside a memory
+    limit.  `reservation_bytes` is what an instance keeps when memory is short.  `cpuset` and
+    `memory_nodes` are lists like `0-2,5`.  `io_weight` is from 10 to 1000.
+    """
 
     memory_bytes: int = 0
     cpus: float = 0.0
     pids: int = 0
     cpu_shares: int = 0
+    cpu_period_us: int = 0
+    cpuset: str = ""
+    memory_nodes: str = ""
+    reservation_bytes: int = 0
+    swap_bytes: int = 0
+    io_weight: int = 0
+    throttles: tuple[Throttle, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from proa.cli import limits
 from proa.cli.options import Option, Values, byte_size
 from proa.errors import Invalid, Unsupported
 
@@ -30,10 +31,7 @@ OPTIONS = (
     Option("-P, --publish-all", "flag", "", "publish every exposed port on a free one"),
     Option("--expose", "list", "PORT", "expose a port"),
     Option("--entrypoint", "text", "COMMAND", "replace the image's entrypoint"),
-    Option("-m, --memory", "bytes", "BYTES", "memory limit, like 512m"),
-    Option("--cpus", "number", "NUMBER", "processor limit, like 1.5"),
-    Option("-c, --cpu-shares", "integer", "NUMBER", "relative processor weight"),
-    Option("--pids-limit", "integer", "NUMBER", "limit of processes"),
+    *limits.OPTIONS,
     Option("--net, --network", "text", "bridge|none", "network"),
     Option("-h, --hostname", "text", "NAME", "host name inside"),
     Option("-l, --label", "list", "KEY[=VALUE]", "label"),
@@ -75,7 +73,6 @@ _PLAIN = (
     ("StopSignal", "stop_signal"), ("StopTimeout", "stop_timeout"),
 )  # fmt: skip
 _PLAIN_HOST = (
-    ("Memory", "memory"), ("CpuShares", "cpu_shares"), ("PidsLimit", "pids_limit"),
     ("CapAdd", "cap_add"), ("CapDrop", "cap_drop"), ("SecurityOpt", "security_opt"),
     ("ExtraHosts", "add_host"), ("Dns", "dns"), ("DnsSearch", "dns_search"),
     ("ShmSize", "shm_size"), ("NetworkMode", "network"), ("ReadonlyRootfs", "read_only"),
@@ -173,8 +170,7 @@ def _host_config(values: Values) -> dict[str, Any]:
             host[field] = getattr(values, key)
     if values.vm or values.isolation:
         host["Isolation"] = "vm" if values.vm else values.isolation
-    if values.cpus:
-        host["NanoCpus"] = round(values.cpus * 1e9)
+    host |= limits.resources(values)
     if values.ulimit:
         host["Ulimits"] = [_ulimit(text) for text in values.ulimit]
     if values.sysctl:

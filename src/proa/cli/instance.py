@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from proa.cli import attached, filters, format, session
+from proa.cli import attached, filters, format, limits, session
 from proa.cli.each import each
 from proa.cli.format import Column
 from proa.cli.options import Command, Option, Values
@@ -105,6 +105,16 @@ def rename(values: Values, arguments: list[str]) -> int:
     """Give an instance another name."""
     session.post(instance_path(arguments[0], "/rename"), name=arguments[1])
     return 0
+
+
+def update(values: Values, arguments: list[str]) -> int:
+    """Change limits, of running instances at once."""
+    body = limits.resources(values)
+    if not body:
+        raise Invalid("no limit is given", hint="see `proa update --help`")
+    return each(
+        arguments, lambda reference: session.post(instance_path(reference, "/update"), body)
+    )
 
 
 # -- lists --------------------------------------------------------------------------------------
@@ -233,6 +243,10 @@ COMMANDS = {
         arguments=(1, None),
     ),
     "rename": Command("INSTANCE NAME", "Rename an instance", rename, arguments=(2, 2)),
+    "update": Command(
+        "[OPTIONS] INSTANCE...", "Change limits, also while it runs", update, limits.OPTIONS,
+        arguments=(1, None),
+    ),
     "pause": Command("INSTANCE...", "Freeze instances", pause, arguments=(1, None)),
     "unpause": Command("INSTANCE...", "Thaw instances", unpause, arguments=(1, None)),
     "ps": Command(

@@ -23,7 +23,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "process": ("exec", "attach", "logs", "top", "wait", "cp"),
     "instance": (
         "start", "stop", "restart", "kill", "rm", "rename", "pause", "unpause",
-        "ps", "port", "stats",
+        "ps", "port", "stats", "update",
     ),
     "registry": ("pull", "push", "login", "logout", "tags"),
     "image": ("images", "load", "save", "import", "tag", "rmi", "history"),
@@ -42,7 +42,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 _INSTANCE_VERBS = (
     "attach", "commit", "cp", "create", "diff", "exec", "export", "inspect", "kill", "logs",
     "pause", "port", "rename", "restart", "rm", "rollback", "run", "start", "stats", "stop", "top",
-    "unpause", "wait",
+    "unpause", "update", "wait",
 )  # fmt: skip
 
 NOUNS: dict[str, dict[str, str]] = {

@@ -26,6 +26,7 @@ class Config:
     native: Path
     spare_places: int = 2
     vm: dict[str, Any] = field(default_factory=dict)
+    admission: dict[str, Any] = field(default_factory=dict)  # see engine/admission.py
     registry: dict[str, Any] = field(default_factory=dict)  # see image/registry/hosts.py
 
     @property
@@ -48,6 +49,7 @@ def load(root: Path | None = None) -> Config:
         native=native_program(),
         spare_places=int(settings.get("spare_places", 2)),
         vm=dict(settings.get("vm", {})),
+        admission=dict(settings.get("admission", {})),
         registry=dict(settings.get("registry", {})),
     )
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import proa
 from proa.engine import (
+    admission,
     chains,
     config,
     disk_import,
@@ -98,6 +99,7 @@ class Engine:
         subject = whole.subject(self._core, body)
         id = secrets.token_hex(32)
         spec = request.merge(body, subject.config, id, subject.hardware)
+        admission.check(spec.limits)
         record = Record(
             id,
             names.check(name) if name else names.generate(),
@@ -326,9 +328,15 @@ class Engine:
         instance = self.get(reference)
         with instance.lock:
             limits = request.limits_update(body, instance.spec.limits)
+            admission.check(limits)
+            wanted = request.with_limits(instance.spec, limits)
             if instance.running is not None:
+                admission.admit(self._core, instance, wanted)
+                instance.admitted = False
                 instance.running.update(limits)
-            instance.record.spec = request.with_limits(instance.spec, limits)
+                instance.record.facts = instance.running.facts
+                instance.record.saved = instance.running.saved
+            instance.record.spec = wanted
             self._core.save(instance)
         self._core.emit(instance, "update")
 
@@ -386,7 +394,7 @@ class Engine:
             "stopped": len(counts) - counts.count(states.RUNNING) - counts.count(states.PAUSED),
             "images": len(self.images.list()), "root": str(self.root), "version": self.version,
             "kernel": os.uname().release, "cpus": os.cpu_count() or 1,
-            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "memory_bytes": admission.host_memory(), "admission": admission.told(self._core),
         }  # fmt: skip
 
     # -- disks --------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from typing import Any
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import Instance
+from proa.engine.limits import THROTTLES
+from proa.spec import Limits
 
 NEVER = "0001-01-01T00:00:00Z"
 
@@ -46,9 +48,7 @@ def inspect(core: Core, instance: Instance) -> dict[str, Any]:
         "Isolation": spec.isolation,
         "NetworkMode": spec.network,
         "AutoRemove": spec.remove,
-        "Memory": spec.limits.memory_bytes,
-        "NanoCpus": int(spec.limits.cpus * 1e9),
-        "PidsLimit": spec.limits.pids or None,
+        **_limits(spec.limits),
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
     }
     return {
@@ -62,6 +62,24 @@ def inspect(core: Core, instance: Instance) -> dict[str, Any]:
         "Mounts": mounts(core, instance), "Config": config,
         "NetworkSettings": network_settings(core, instance),
         "Proa": {"Isolation": spec.isolation, "Place": record.place, **_capitals(record.facts)},
+    }  # fmt: skip
+
+
+def _limits(limits: Limits) -> dict[str, Any]:
+    """Docker's Resources; processors in the words they were asked in."""
+    period = limits.cpu_period_us
+    throttles = {
+        field: [{"Path": t.device, "Rate": t.rate} for t in limits.throttles if t.kind == kind]
+        for field, kind in THROTTLES
+    }
+    return {
+        "Memory": limits.memory_bytes, "MemoryReservation": limits.reservation_bytes,
+        "MemorySwap": limits.swap_bytes or limits.memory_bytes,
+        "NanoCpus": 0 if period else round(limits.cpus * 1e9),
+        "CpuQuota": round(limits.cpus * period), "CpuPeriod": period,
+        "CpuShares": limits.cpu_shares, "CpusetCpus": limits.cpuset,
+        "CpusetMems": limits.memory_nodes, "PidsLimit": limits.pids or None,
+        "BlkioWeight": limits.io_weight, **throttles,
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from proa.isolation.base import Running
-from proa.spec import Hardware, Limits, Mount, Port, Process, Security, Spec
+from proa.spec import Hardware, Limits, Mount, Port, Process, Security, Spec, Throttle
 
 CREATED, STARTING, RUNNING, PAUSED, EXITED, REMOVING = (
     "created", "starting", "running", "paused", "exited", "removing"
@@ -58,7 +58,7 @@ def load_spec(data: dict[str, Any]) -> Spec:
         "process": process,
         "security": security,
         "hardware": Hardware(**{**hardware, **_tuples(hardware)}),
-        "limits": Limits(**data["limits"]),
+        "limits": _limits(data["limits"]),
         "mounts": tuple(Mount(**item) for item in data["mounts"]),
         "ports": tuple(Port(**item) for item in data["ports"]),
         "sysctls": tuple(tuple(item) for item in data["sysctls"]),
@@ -67,6 +67,11 @@ def load_spec(data: dict[str, Any]) -> Spec:
         "nameservers": tuple(data["nameservers"]),
     }
     return Spec(**{**data, **changed})
+
+
+def _limits(data: dict[str, Any]) -> Limits:
+    throttles = tuple(Throttle(**item) for item in data.get("throttles", ()))
+    return Limits(**{**data, "throttles": throttles})
 
 
 def _tuples(data: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +92,7 @@ class Instance:
         self.waiting: list[Attachment] = []
         self.runs = 0  # how often it has ended, for `wait` for the next exit
         self.removed = False
+        self.admitted = False  # counted in by `admission`, while it starts
         self.next_process = 2
         self.exec_ids: list[str] = []
 

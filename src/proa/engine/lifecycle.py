@@ -16,8 +16,8 @@ from pathlib import Path
 from proa import compile
 from proa.agent import MAIN, Exit, Kind
 from proa.agent import Launch as Flag
+from proa.engine import admission, machines, ssh, whole
 from proa.engine import instance as states
-from proa.engine import machines, ssh, whole
 from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.errors import (
@@ -52,11 +52,13 @@ def start(core: Core, instance: Instance) -> None:
         before = instance.state
         _begin(core, instance)
         try:
+            admission.admit(core, instance, instance.spec)
             _acquire_and_launch(core, instance)
         except ProaError as error:
             _start_failed(core, instance, before, error)
             raise
         finally:
+            instance.admitted = False
             core.places.replenish()
         core.emit(instance, "start")  # before its end can be told
     instance.notify()

@@ -11,12 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from proa import capabilities
-from proa.engine import hardware
+from proa.engine import hardware, limits
 from proa.engine.fields import Fields
 from proa.errors import Invalid, Unsupported
 from proa.spec import Hardware, Limits, Mount, Port, Process, Security, Spec
 
-MINIMUM_MEMORY_BYTES = 6 << 20
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,62})")
 
@@ -71,7 +70,7 @@ def merge(
         network=_network(config, host),
         mounts=_mounts(config, host, defaults),
         ports=_ports(config, host, defaults),
-        limits=_limits(host),
+        limits=limits.limits(host),
         security=_security(host),
         labels={**defaults.texts("Labels"), **config.texts("Labels")},
         sysctls=_sysctls(host),
@@ -285,29 +284,13 @@ def _host_port(text: str) -> int:
 # -- limits and safety --------------------------------------------------------------------------
 
 
-def _limits(host: Fields) -> Limits:
-    memory = host.integer("Memory")
-    if memory < 0 or 0 < memory < MINIMUM_MEMORY_BYTES:
-        raise Invalid("minimum memory limit allowed is 6MB")
-    cpus = host.integer("NanoCpus") / 1e9
-    if not cpus and host.integer("CpuQuota") > 0:
-        cpus = host.integer("CpuQuota") / (host.integer("CpuPeriod") or 100_000)
-    if cpus < 0:
-        raise Invalid("field 'HostConfig.NanoCpus' must not be negative")
-    return Limits(
-        memory, cpus, max(0, host.integer("PidsLimit")), max(0, host.integer("CpuShares"))
-    )
-
-
 def limits_update(body: Any, present: Limits) -> Limits:
     """Limits after an update request: fields it does not name stay."""
-    wanted = _limits(Fields(body, "HostConfig"))
-    return Limits(
-        wanted.memory_bytes or present.memory_bytes,
-        wanted.cpus or present.cpus,
-        wanted.pids or present.pids,
-        wanted.cpu_shares or present.cpu_shares,
-    )
+    host = Fields(body, "HostConfig")
+    policy = host.fields("RestartPolicy").text("Name")
+    if policy not in ("", "no"):
+        raise Unsupported(f"restart policy '{policy}' is not supported yet")
+    return limits.updated(limits.limits(host), present)
 
 
 def _security(host: Fields) -> Security:
@@ -350,6 +333,6 @@ def extra_host(text: str) -> tuple[str, str]:
     return name, address
 
 
-def with_limits(spec: Spec, limits: Limits) -> Spec:
+def with_limits(spec: Spec, wanted: Limits) -> Spec:
     """The same spec with other limits."""
-    return replace(spec, limits=limits)
+    return replace(spec, limits=limits.lifted(wanted))

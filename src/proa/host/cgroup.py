@@ -14,10 +14,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from proa.errors import HostError, Timeout
+from proa.errors import HostError, Timeout, Unsupported
 from proa.host import pseudo
+from proa.host.cgroup_io import Setting
 from proa.host.cgroup_layout import OWN_LEAF, Hierarchy, detect, directories, make, unified_base
-from proa.host.cgroup_tables import Setting, Usage, settings_v1, settings_v2, usage_v1, usage_v2
+from proa.host.cgroup_tables import (
+    Usage,
+    memory_and_swap,
+    settings_v1,
+    settings_v2,
+    usage_v1,
+    usage_v2,
+)
 from proa.spec import Limits
 
 __all__ = ["Cgroup", "Hierarchy", "Usage", "children", "create", "detect", "existing"]
@@ -98,7 +106,7 @@ class Cgroup:
             settings = settings_v2(limits)
         else:
             settings = settings_v1(limits)
-            self._apply_memory_v1(limits.memory_bytes)
+            self._apply_memory_v1(limits)
         for setting in settings:
             self._set(setting)
 
@@ -111,16 +119,22 @@ class Cgroup:
         except OSError as error:
             if error.errno == errno.ENOENT and setting.optional:
                 return
+            absent = directory is None or directory.is_dir()
+            if absent and error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
+                raise Unsupported(
+                    f"this host's kernel has no '{setting.file}'", hint="leave this limit out"
+                ) from error
             raise HostError(
                 f"cannot set '{setting.file}' of cgroup '{self.name}' to '{setting.value}': "
                 f"{error.strerror}"
             ) from error
 
-    def _apply_memory_v1(self, memory_bytes: int) -> None:
-        """Memory, and memory plus swap (the same: a limit is a limit), which must not be lower."""
-        value = str(memory_bytes or -1)
-        memory = Setting("memory", "memory.limit_in_bytes", value, optional=not memory_bytes)
-        swap = Setting("memory", "memory.memsw.limit_in_bytes", value, optional=True)
+    def _apply_memory_v1(self, limits: Limits) -> None:
+        """Memory, and memory plus swap (as a rule the same), which must not be lower."""
+        wanted = limits.memory_bytes
+        value, both = str(wanted or -1), str(memory_and_swap(limits) or -1)
+        memory = Setting("memory", "memory.limit_in_bytes", value, optional=not wanted)
+        swap = Setting("memory", "memory.memsw.limit_in_bytes", both, optional=True)
         try:
             self._set(memory)
             self._set(swap)

@@ -12,8 +12,9 @@ from proa.errors import HostError
 from proa.host import devices, pseudo
 
 OWN_LEAF = "proa-engine"  # where the engine itself goes when its own cgroup is to be a parent
-_V2_CONTROLLERS = ("cpu", "memory", "pids", "io")
-_V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "pids", "blkio", "freezer")
+_V2_CONTROLLERS = ("cpu", "cpuset", "memory", "pids", "io")
+_V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer")
+_CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,18 @@ def _vacate(directory: Path) -> None:
 
 
 def make(directory: Path) -> None:
-    """mkdir(2), an existing one being fine."""
+    """mkdir(2), an existing one being fine.
+
+    A v1 cpuset takes no process before it has been given processors and memory: its parent's.
+    """
     with suppress(FileExistsError):
         directory.mkdir()
+    if not (directory / "cgroup.clone_children").exists():
+        return  # v2, which inherits
+    for name in _CPUSET_FILES:
+        with suppress(FileNotFoundError):
+            if not (directory / name).read_text().strip():
+                pseudo.write(directory / name, (directory.parent / name).read_text().strip())
 
 
 def directories(hierarchy: Hierarchy, name: str) -> dict[str, Path]:

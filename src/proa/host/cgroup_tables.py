@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from proa.host import pseudo
+from proa.host import cgroup_io, pseudo
+from proa.host.cgroup_io import Setting
 from proa.spec import Limits
 
 _CPU_PERIOD_US = 100_000
@@ -31,43 +32,57 @@ class Usage:
     write_bytes: int = 0
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One file to write; an optional one may be missing (what is wanted is the default then)."""
-
-    controller: str
-    file: str
-    value: str
-    optional: bool
+def _quota_us(limits: Limits) -> int:
+    return max(1000, round(limits.cpus * _period_us(limits)))
 
 
-def _quota_us(cpus: float) -> int:
-    return max(1000, round(cpus * _CPU_PERIOD_US))
+def _period_us(limits: Limits) -> int:
+    return limits.cpu_period_us or _CPU_PERIOD_US
+
+
+def memory_and_swap(limits: Limits) -> int:
+    """The bound on both together, 0 for none: without a word on swap there is none to use."""
+    return 0 if limits.swap_bytes < 0 else limits.swap_bytes or limits.memory_bytes
 
 
 def settings_v1(limits: Limits) -> tuple[Setting, ...]:
     """What to write on v1, but for memory, where order matters."""
-    quota = str(_quota_us(limits.cpus)) if limits.cpus else "-1"
+    quota = str(_quota_us(limits)) if limits.cpus else "-1"
     pids = str(limits.pids or "max")
     shares = str(limits.cpu_shares or 1024)
-    return (
+    rows = [
         Setting("cpu", "cpu.cfs_quota_us", quota, not limits.cpus),
         Setting("cpu", "cpu.shares", shares, not limits.cpu_shares),
         Setting("pids", "pids.max", pids, not limits.pids),
-    )
+    ]
+    if limits.cpu_period_us:
+        rows.insert(0, Setting("cpu", "cpu.cfs_period_us", str(limits.cpu_period_us), False))
+    if limits.reservation_bytes:
+        value = str(limits.reservation_bytes)
+        rows.append(Setting("memory", "memory.soft_limit_in_bytes", value, False))
+    return (*rows, *_sets(limits), *cgroup_io.settings_v1(limits))
+
+
+def _sets(limits: Limits) -> tuple[Setting, ...]:
+    wanted = (("cpuset.cpus", limits.cpuset), ("cpuset.mems", limits.memory_nodes))
+    return tuple(Setting("cpuset", name, value, False) for name, value in wanted if value)
 
 
 def settings_v2(limits: Limits) -> tuple[Setting, ...]:
     """What to write on v2; a memory limit allows no swap beside it."""
-    quota = str(_quota_us(limits.cpus)) if limits.cpus else "max"
-    swap = "0" if limits.memory_bytes else "max"
-    return (
+    quota = str(_quota_us(limits)) if limits.cpus else "max"
+    both = memory_and_swap(limits)
+    swap = str(both - limits.memory_bytes) if both else "max"
+    rows = [
         Setting("memory", "memory.max", str(limits.memory_bytes or "max"), not limits.memory_bytes),
         Setting("memory", "memory.swap.max", swap, True),
-        Setting("cpu", "cpu.max", f"{quota} {_CPU_PERIOD_US}", not limits.cpus),
+        Setting("cpu", "cpu.max", f"{quota} {_period_us(limits)}", not limits.cpus),
         Setting("cpu", "cpu.weight", str(cpu_weight(limits.cpu_shares)), not limits.cpu_shares),
         Setting("pids", "pids.max", str(limits.pids or "max"), not limits.pids),
-    )
+    ]
+    if limits.reservation_bytes:
+        rows.append(Setting("memory", "memory.low", str(limits.reservation_bytes), False))
+    return (*rows, *_sets(limits), *cgroup_io.settings_v2(limits))
 
 
 def cpu_weight(shares: int) -> int:

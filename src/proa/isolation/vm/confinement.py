@@ -16,8 +16,9 @@ from proa.plan import Step
 SHARE_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/local/lib")
 READ = (
-    "/etc/ld.so.cache", "/proc/self", "/sys/devices/system", "/usr/share/AAVMF", "/usr/share/OVMF",
-    "/usr/share/ovmf", "/usr/share/qemu", "/usr/share/qemu-efi-aarch64", "/usr/share/seabios",
+    "/etc/ld.so.cache", "/proc/self", "/proc/sys/vm/overcommit_memory", "/sys/devices/system",
+    "/usr/share/AAVMF", "/usr/share/OVMF", "/usr/share/ovmf", "/usr/share/qemu",
+    "/usr/share/qemu-efi-aarch64", "/usr/share/seabios",
 )  # fmt: skip
 DEVICES = ("/dev/kvm", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero")
 

@@ -10,11 +10,11 @@ from typing import Any
 from proa import plan
 from proa.agent import MAIN, Agent
 from proa.agent import Launch as Flag
-from proa.errors import Unsupported
+from proa.errors import Conflict
 from proa.host.cgroup import Usage
 from proa.isolation.places import Place, Places
-from proa.isolation.vm import inside, plans, qemu, qmp
-from proa.isolation.vm.settings import KERNEL_SHARE_MIB, MIB, host_limits
+from proa.isolation.vm import growth, inside, plans, qemu, qmp, throttles
+from proa.isolation.vm.settings import MIB, host_limits, wanted_vcpus
 from proa.resources import Sources
 from proa.spec import Limits
 
@@ -83,16 +83,28 @@ class Machine:
         inside.freeze(self.place.agent, frozen=False)
 
     def update(self, limits: Limits) -> None:
-        """Change limits: the guest's own up to its RAM, processor time by the host's cgroup."""
-        room = self.shape.ram_bytes - KERNEL_SHARE_MIB * MIB
-        if limits.memory_bytes > room:
-            raise Unsupported(
-                f"this vm has {self.shape.ram_bytes // MIB} MiB and cannot grow to "
-                f"'{limits.memory_bytes // MIB}' MiB while it runs",
-                hint="stop it, update it, start it",
-            )
-        self.place.agent.setup(plans.limit_steps(limits, lift=True))
+        """Change limits: the guest's own, with memory and processors plugged for them."""
+        growth.check(self, limits)
+        if not self.qmp.execute("query-status").get("running"):
+            raise Conflict("the vm is paused", hint="unpause it before it is updated")
         self.place.cgroup.apply(host_limits(limits))
+        self.throttle(limits)
+        present = growth.added(self)
+        wanted = growth.beyond(self.shape.ram_bytes, limits.memory_bytes)
+        if wanted > present:
+            growth.memory(self, wanted)
+        self.place.agent.setup(plans.limit_steps(limits, lift=True))
+        if wanted < present:
+            growth.memory(self, wanted)
+        if vcpus := wanted_vcpus(limits):
+            growth.processors(self, vcpus)
+            self.facts["vcpus"] = str(vcpus)
+        self.facts["ram_mib"] = str((self.shape.ram_bytes + wanted) // MIB)
+
+    def throttle(self, limits: Limits) -> None:
+        """Let throttles of the host's disk bind the machine's."""
+        if limits.throttles:
+            throttles.apply(self.qmp, limits.throttles, self.place.directory)
 
     def usage(self) -> Usage:
         """The cost of QEMU to the host, by its cgroup."""

@@ -119,7 +119,7 @@ def arguments(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
         program(machine.architecture), "-nodefaults", "-no-user-config", "-display", "none",
         "-no-reboot", "-sandbox", SANDBOX,
         "-chardev", f"socket,id=q,fd={files.control}", "-mon", "chardev=q,mode=control",
-        *_board(machine), *_memory(machine, files, start), *_devices(machine, files),
+        *_board(machine), *_memory(machine, files, start), *_devices(machine, files, start),
         *_start(machine, start),
     )  # fmt: skip
 
@@ -163,7 +163,7 @@ def _memory(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
     return ("-object", f"memory-backend-file,{size},mem-path={path},share={share}")
 
 
-def _devices(machine: Machine, files: Files) -> tuple[str, ...]:
+def _devices(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
     """Every slot a clone may need, always present and always in this order."""
     result = [
         "-device", "virtio-serial-pci,id=vs,max_ports=2",
@@ -172,6 +172,10 @@ def _devices(machine: Machine, files: Files) -> tuple[str, ...]:
         *_image(files), *_disk(files),
         *_shares(files), "-device", f"pcie-pci-bridge,id={HOTPLUG_BUS}",
     ]  # fmt: skip
+    if (
+        isinstance(start, Boot) and files.memory < 0
+    ):  # of no template: what the guest frees goes back to the host (decision 020)
+        result += ["-device", "virtio-balloon-pci,free-page-reporting=on"]
     if machine.network:
         result += [
             "-netdev",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from proa.errors import Invalid
+from proa.host.cpus import numbers
 from proa.spec import Limits
 
 MIB = 1 << 20
@@ -57,7 +58,12 @@ def shape(limits: Limits, settings: Settings) -> tuple[int, int]:
         wanted = math.ceil(limits.memory_bytes / MIB) + KERNEL_SHARE_MIB
     ram = next((size for size in RAM_CLASSES_MIB if size >= wanted), 0)
     ram = ram or math.ceil(wanted / RAM_STEP_MIB) * RAM_STEP_MIB
-    return ram, max(1, min(math.ceil(limits.cpus), os.cpu_count() or 1))
+    return ram, max(1, min(wanted_vcpus(limits), os.cpu_count() or 1))
+
+
+def wanted_vcpus(limits: Limits) -> int:
+    """Processors for these limits: as many as their time is, else as it may run on; 0 unlimited."""
+    return math.ceil(limits.cpus) or len(numbers(limits.cpuset))
 
 
 def reach(ram_mib: int, vcpus: int) -> tuple[int, int]:
@@ -68,5 +74,5 @@ def reach(ram_mib: int, vcpus: int) -> tuple[int, int]:
 
 
 def host_limits(limits: Limits) -> Limits:
-    """What the host's cgroup limits of a vm: processor time; the rest is the guest's."""
-    return Limits(cpus=limits.cpus, cpu_shares=limits.cpu_shares)
+    """What the host's cgroup limits of a vm: all but memory and processes, which the guest's do."""
+    return replace(limits, memory_bytes=0, reservation_bytes=0, swap_bytes=0, pids=0)

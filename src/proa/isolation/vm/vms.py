@@ -130,9 +130,7 @@ class Vms:
         if launch.hardware.disk:
             return self._wholes.start(launch)
         architecture = "" if launch.idle else launch.architecture
-        machine = self._machine(
-            launch.limits, bool(launch.links), architecture, launch.hardware
-        )
+        machine = self._machine(launch.limits, bool(launch.links), architecture, launch.hardware)
         served = launch.shares and launch.hardware.shares == folders.VIRTIOFS
         if served or not self._templated(machine):
             return self._boot(launch, machine)
@@ -306,7 +304,7 @@ class Vms:
         facts = self._facts(machine, started_by, launch.hardware.accelerator)
         if launch.shares:
             facts["shares"] = folders.VIRTIOFS if server else folders.NINEP
-        return Machine(
+        made = Machine(
             berth.place,
             self._places,
             berth.qmp,
@@ -315,6 +313,8 @@ class Vms:
             lambda: _plugged(launch, facts),
             (server.place.name,) if server else (),
         )
+        made.throttle(launch.limits)
+        return made
 
     def _facts(self, machine: qemu.Machine, started_by: str, wanted: str) -> dict[str, str]:
         ready = self._ready(machine.architecture)
