@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from proa import compile
 from proa.agent import Attach, Exit, Kind, pid_of
 from proa.agent import Launch as Flag
 from proa.engine import instance as states
+from proa.engine import strangers
 from proa.engine.core import Core
 from proa.engine.fields import Fields
 from proa.engine.instance import Instance
@@ -103,7 +105,11 @@ class Execs:
 
     def _run(self, found: Exec, running: Running, connection: socket.socket | None) -> None:
         process = found.process
-        agent, flags = running.enter()
+        try:
+            agent, flags = running.enter()
+        except Unsupported:
+            self._run_elsewhere(found, running, connection)
+            return
         flags |= Flag.TTY if process.terminal else 0
         flags |= Flag.STDIN if process.stdin and connection is not None else 0
         if connection is not None:
@@ -121,6 +127,19 @@ class Execs:
         waiter = agent.begin(Kind.EXEC, found.number, steps, flags)
         found.asked.set()
         found.pid = pid_of(agent.finish(waiter))
+
+    def _run_elsewhere(
+        self, found: Exec, running: Running, connection: socket.socket | None
+    ) -> None:
+        """In a system our agent does not run on, by another's."""
+
+        def ended(code: int) -> None:
+            exit = Exit(found.number, code, 0, time.time_ns(), False)
+            self._core.exec_ended(found.instance.id, exit)
+
+        job = strangers.Job(found.process, connection, not found.process.terminal, ended)
+        strangers.start(strangers.agent_of(running), job)
+        found.asked.set()
 
     def resize(self, exec_id: str, rows: int, columns: int) -> None:
         """Set the terminal's size; right after the start, as clients do, waits for it."""

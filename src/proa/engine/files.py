@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import stat
+import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,13 +17,14 @@ from typing import Any, BinaryIO, cast
 
 from proa import compile
 from proa.agent import MAIN
-from proa.engine import lifecycle
+from proa.engine import lifecycle, strangers
 from proa.engine.core import Core
 from proa.engine.execs import run_builtin
 from proa.engine.instance import Instance
 from proa.engine.tree import Entry, Reader, from_tar, to_tar
-from proa.errors import Conflict, Corrupt, Invalid, NotFound, ProaError, Timeout
+from proa.errors import Conflict, Corrupt, Invalid, NotFound, ProaError, Timeout, Unsupported
 from proa.isolation.base import Running
+from proa.isolation.vm.whole.qga import Qga
 from proa.resources import Launch
 
 SETTLE_SECONDS = 60.0
@@ -39,6 +41,11 @@ def place_of(core: Core, instance: Instance) -> Iterator[Running]:
     if running is not None:
         yield running
         return
+    if instance.spec.hardware.disk:
+        raise Conflict(
+            f"the files of '{instance.name}' are its own system's, which does not run",
+            hint=f"proa start {instance.name}",
+        )
     with instance.lock:
         if instance.record.removing or instance.live:
             raise Conflict(f"instance '{instance.name}' is changing its state; try again")
@@ -72,12 +79,33 @@ def _end_idle(running: Running) -> None:
 def archive_stat(core: Core, instance: Instance, path: str) -> dict[str, Any]:
     """Docker's path stat: name, size, mode (Go's bits), mtime in seconds, linkTarget."""
     with place_of(core, instance) as running:
+        if other := _stranger(running):
+            return _told(_entry_of(strangers.facts(other, _inside(path))), path)
         return _stat(core, instance, running, path)
+
+
+def _stranger(running: Running) -> Qga | None:
+    """The other agent of a system ours does not run on; None where ours is."""
+    try:
+        running.enter()
+    except Unsupported:
+        return strangers.agent_of(running)
+    return None
+
+
+def _entry_of(found: tarfile.TarInfo) -> Entry:
+    kinds = {tarfile.DIRTYPE: stat.S_IFDIR, tarfile.SYMTYPE: stat.S_IFLNK}
+    mode = found.mode | kinds.get(found.type, stat.S_IFREG)
+    mtime_ns = int(found.mtime) * 1_000_000_000
+    return Entry(found.name, found.linkname, mode, 0, 0, 0, 0, 0, max(found.size, 0), mtime_ns)
 
 
 def _stat(core: Core, instance: Instance, running: Running, path: str) -> dict[str, Any]:
     with _stream(run_builtin(core, instance, running, ("stat", _inside(path)))) as stream:
-        entry = _first(Reader(stream), path)
+        return _told(_first(Reader(stream), path), path)
+
+
+def _told(entry: Entry, path: str) -> dict[str, Any]:
     kind = stat.S_IFMT(entry.mode)
     bits = sum(bit for mode, bit in GO_MODE_BITS if mode == kind)
     for mode, bit in ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20)):
@@ -102,6 +130,9 @@ def _first(reader: Reader, path: str) -> Entry:
 def archive_get(core: Core, instance: Instance, path: str) -> Iterator[bytes]:
     """A tar of a path.  Raises NotFound before the first byte."""
     with place_of(core, instance) as running:
+        if other := _stranger(running):
+            yield from strangers.archive(other, _inside(path))
+            return
         _stat(core, instance, running, path)
         with _stream(run_builtin(core, instance, running, ("tree-out", _inside(path)))) as stream:
             yield from to_tar(Reader(stream))
@@ -110,6 +141,9 @@ def archive_get(core: Core, instance: Instance, path: str) -> Iterator[bytes]:
 def archive_put(core: Core, instance: Instance, path: str, archive: BinaryIO) -> None:
     """Unpack a tar into the directory `path`.  Raises NotFound, Invalid or the instance's error."""
     with place_of(core, instance) as running:
+        if other := _stranger(running):
+            strangers.put(other, _inside(path), archive)
+            return
         found = _stat(core, instance, running, path.rstrip("/") + "/.")
         if not found["mode"] & 1 << 31:
             raise Invalid(f"extraction point is not a directory: {path}")
