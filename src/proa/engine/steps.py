@@ -105,6 +105,7 @@ class Steps:
                 id=job.id, directory=directory, limits=spec.limits,
                 rootfs=undo.enter_context(core.images.stacked(job.layers, job.upper)),
                 shares=mounts.shares, links=links, remove=True, once=True,
+                architecture=step.architecture,
             )  # fmt: skip
             _check(job.cancel)
             running = job.isolation.start(launch)

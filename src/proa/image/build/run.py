@@ -67,7 +67,7 @@ def run(stage: Stage, instruction: Instruction) -> None:
                 state.draft.directory, state.draft.user,
                 tuple(mount(opened) for mount in prepared.mounts), network,
                 request.isolation, request.hosts, request.shm_bytes, request.memory_bytes,
-                request.cpus,
+                request.cpus, str(state.draft.document.get("architecture") or ""),
             )  # fmt: skip
             _execute(stage, instruction, step, (number, made))
 

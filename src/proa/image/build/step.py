@@ -48,6 +48,7 @@ class Step:
     shm_bytes: int = 0
     memory_bytes: int = 0
     cpus: float = 0
+    architecture: str = ""  # of the programs in the layers; empty: this machine's
 
 
 Output = Callable[[int, bytes], None]  # stream (1 or 2) and data

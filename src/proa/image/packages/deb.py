@@ -17,11 +17,11 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from proa.errors import Corrupt, Unsupported
+from proa.errors import Corrupt
 from proa.host import files
 from proa.image.layer import tar, tree, unpack
 from proa.image.layer.tar import Entry
-from proa.image.packages import apt, archive, cache, sources
+from proa.image.packages import apt, archive, cache
 from proa.image.packages.apt import Apt, Package, Plan
 from proa.image.packages.work import (
     PACKAGES,
@@ -52,11 +52,6 @@ def install(work: Work) -> list[Made]:
         resolver.refresh()
     if work.spec.distroless:
         return [_distroless(work, resolver)]
-    if resolver.architecture != sources.host_architecture():
-        raise Unsupported(
-            f"scripts of packages for '{resolver.architecture}' cannot run on this host",
-            hint="set distroless = true to unpack them only",
-        )
     base = _base(work, resolver)
     return [base, *_application(work, resolver, base)]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proa.errors import BuildError
+from proa.image import platforms
 from proa.image.assembly import Assembly, Layer
 from proa.image.build.step import Runner, Step, StepMount
 from proa.image.layer import pack
@@ -150,6 +151,7 @@ def run_in_place(work: Work, call: Call, upper: Path) -> None:
         ),
         network="none",
         isolation=work.request.isolation,
+        architecture=platforms.on(work.spec.architecture).architecture,
     )
     code = work.runner.run(step, call.layers, upper, hear, work.cancel)
     if code:
