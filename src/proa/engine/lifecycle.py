@@ -22,6 +22,7 @@ from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.errors import (
     Conflict,
+    HostError,
     Invalid,
     IsolationError,
     LaunchError,
@@ -88,6 +89,7 @@ def _acquire_and_launch(core: Core, instance: Instance) -> None:
         tie(core, instance, running)
         core.save(instance)
         _launch(core, instance, running, launch.links)
+        serve_addresses(core, instance)
         record.state, record.started_ns = states.RUNNING, time.time_ns()
         record.facts = running.facts
         core.save(instance)
@@ -149,6 +151,14 @@ def _launch(core: Core, instance: Instance, running: Running, links: tuple[Link,
         for descriptor in sources.descriptors:
             os.close(descriptor)
     instance.mark("exec")
+
+
+def serve_addresses(core: Core, instance: Instance) -> None:
+    """A system of its own asks for its address; without one it runs all the same."""
+    link = core.networks.link_of(instance.id) if instance.spec.hardware.disk else None
+    if link is not None:
+        with suppress(HostError):
+            core.networks.serve(link)
 
 
 def link_log(core: Core, instance: Instance) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from proa.errors import Conflict, HostError, ProaError
 from proa.host import files, netlink
-from proa.network import dns
+from proa.network import dhcp, dns
 from proa.network.addresses import Leases, free_subnet, mac_of
 from proa.network.firewall import Firewall
 from proa.network.ports import Mapping, Published, Record, hold
@@ -36,6 +36,7 @@ class Networks:
         self._leases = Leases(root / "leases")
         self._record = Record(root / "ports")
         self._firewall = Firewall(f"proa_{tag}", self.bridge)
+        self._addresses = dhcp.Server()
         self._lock = threading.RLock()  # of addresses and the set-up; taken inside the next one
         self._ports_lock = threading.RLock()  # taking a port back is slow and must not delay links
         self._ready: IPv4Network | None = None
@@ -63,6 +64,10 @@ class Networks:
             address=f"{address}/{subnet.prefixlen}",
             gateway=str(_gateway(subnet)),
         )
+
+    def serve(self, link: Link) -> None:
+        """Tell a system that asks for its address, while its tap is there."""
+        self._addresses.serve(link, self.nameservers())
 
     def release(self, instance_id: str) -> None:
         """Give the address back; one never taken is fine."""
