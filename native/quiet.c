@@ -32,10 +32,10 @@ static void release(void)
 	queue_free(&held);
 }
 
-static void ask(uint8_t type)
+static void ask(uint8_t type, uint8_t flags)
 {
 	quiet.asked = type;
-	channel_send(&monitor.guest, &(struct frame){ .type = type }, NULL);
+	channel_send(&monitor.guest, &(struct frame){ .type = type, .flags = flags }, NULL);
 	if (type == F_QUIESCE)
 		quiet.holding = true;
 	else
@@ -55,7 +55,7 @@ int quiet_request(struct engine *engine, const struct frame *frame)
 	quiet.by = engine;
 	quiet.logged = frame->flags & LAUNCH_LOG;
 	quiet.listed = 0;
-	ask(frame->type);
+	ask(frame->type, frame->type == F_QUIESCE ? frame->flags & QUIESCE_SYNC : 0);
 	return 0;
 }
 
@@ -65,7 +65,7 @@ void quiet_lost(const struct engine *engine)
 		return;
 	quiet.by = NULL;
 	if (quiet.holding)
-		ask(F_RESUME);
+		ask(F_RESUME, 0);
 }
 
 void guest_send(const struct frame *frame, const char *payload)

@@ -76,11 +76,13 @@ static void stand(struct still *still)
 	}
 }
 
-static void quiesce(struct still *still)
+static void quiesce(struct still *still, uint8_t flags)
 {
 	struct failure failure;
 	errno = EBUSY;
 	if (!still->standing && between(still->agent) && freeze()) {
+		if (flags & QUIESCE_SYNC)
+			sync();
 		answer(still->agent, F_DONE, HULL, F_QUIESCE);
 		stand(still);
 		return;
@@ -115,7 +117,7 @@ static void resume(struct still *still)
 bool still_request(struct still *still, const struct frame *frame)
 {
 	switch (frame->type) {
-	case F_QUIESCE: quiesce(still); return true;
+	case F_QUIESCE: quiesce(still, frame->flags); return true;
 	case F_ADOPT: adopt(still); return true;
 	case F_RESUME: resume(still); return true;
 	default: return false;

@@ -82,6 +82,7 @@ class Attach(IntFlag):
 
 
 HOLD_LONGEST = 1
+QUIESCE_SYNC = 1
 HULL = 0
 MAIN = 1
 STILL_KINDS = (Kind.QUIESCE, Kind.ADOPT, Kind.RESUME)
@@ -233,12 +234,15 @@ class Agent:
         """
         self.begin(Kind.HOLD, HULL, b"", HOLD_LONGEST, (descriptor,))
 
-    def quiesce(self, timeout_seconds: float = ANSWER_TIMEOUT_SECONDS) -> None:
+    def quiesce(self, timeout_seconds: float, *, sync: bool = False) -> None:
         """Let the guest stand still: its place is frozen, nothing is on the way to or from it.
+
+        With `sync` its disks have all that was written.
 
         Until `resume`, or the end of this connection.  Raises LaunchError while something starts.
         """
-        self.finish(self.begin(Kind.QUIESCE, HULL, b""), timeout_seconds)
+        flags = QUIESCE_SYNC if sync else 0
+        self.finish(self.begin(Kind.QUIESCE, HULL, b"", flags), timeout_seconds)
 
     def adopt(self, *, logged: bool) -> None:
         """Take over a copied guest's processes; its place stays frozen until `resume`."""

@@ -20,7 +20,7 @@ from proa.api.docker import (
 )
 from proa.api.docker.refused import no_swarm, refusal
 from proa.api.proa import build as own_build
-from proa.api.proa import chains, disks, extensions, packages, registry, screen, ssh
+from proa.api.proa import chains, copies, disks, extensions, packages, registry, screen, ssh
 from proa.api.routes import Route
 
 NO_NETWORKS = refusal("changing networks", "use bridge or none")
@@ -121,6 +121,14 @@ ROUTES = (
     Route("GET", "/proa/instances/{id}/trace", extensions.trace),
     Route("GET", "/proa/instances/{id}/usage", extensions.usage),
     Route("GET", "/proa/instances/{id}/ssh", ssh.way),
+    Route("POST", "/proa/instances/{id}/fork", copies.fork),
+    Route("POST", "/proa/instances/{id}/suspend", copies.suspend),
+    Route("POST", "/proa/instances/{id}/resume", copies.resume),
+    Route("GET", "/proa/instances/{id}/snapshots", copies.listing),
+    Route("POST", "/proa/instances/{id}/snapshots", copies.create),
+    Route("DELETE", "/proa/instances/{id}/snapshots", copies.remove),
+    Route("GET", "/proa/instances/{id}/snapshot", copies.inspect),
+    Route("POST", "/proa/instances/{id}/restore", copies.restore),
     Route("GET", "/proa/registry/tags", registry.tags),
     Route("GET", "/proa/registry/image", registry.inspect),
     Route("DELETE", "/proa/registry/image", registry.remove),

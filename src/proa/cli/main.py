@@ -36,6 +36,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "build": ("build",),
     "sbom": ("sbom",),
     "screen": ("screen", "keys"),
+    "duplicate": (
+        "fork", "suspend", "resume", "snapshot-create", "snapshot-ls", "snapshot-inspect",
+        "snapshot-restore", "snapshot-rm",
+    ),
     "system": ("inspect", "events", "info", "version", "engine"),
 }  # fmt: skip
 
@@ -58,6 +62,10 @@ NOUNS: dict[str, dict[str, str]] = {
     "disk": {
         "ls": "disk-ls", "df": "disk-df", "flatten": "disk-flatten", "rebase": "disk-rebase",
         "rollback": "rollback",
+    },
+    "snapshot": {
+        **{verb: f"snapshot-{verb}" for verb in ("create", "ls", "inspect", "restore", "rm")},
+        "list": "snapshot-ls",
     },
     "system": {"df": "df", "prune": "system-prune", "info": "info", "events": "events"},
 }  # fmt: skip

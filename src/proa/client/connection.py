@@ -58,6 +58,11 @@ def instance_path(reference: str, rest: str = "") -> str:
     return f"/containers/{_component(reference)}{rest}"
 
 
+def own_path(reference: str, rest: str) -> str:
+    """The path of what Proa alone has of an instance."""
+    return f"/proa/instances/{_component(reference)}{rest}"
+
+
 def image_path(reference: str, rest: str = "") -> str:
     """The path of an image; slashes belong to its name."""
     return f"/images/{quote(reference)}{rest}"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from proa.client.connection import Connection, instance_path, target
+from proa.client.connection import Connection, instance_path, own_path, target
 from proa.client.streams import STDERR, Demultiplexer, Plain
 from proa.client.values import Result
 from proa.errors import NotModified, ProaError
@@ -50,6 +50,38 @@ class Instance:
     def unpause(self) -> None:
         """Thaw it."""
         self._post("/unpause")
+
+    def fork(self, count: int = 1, name: str = "") -> list[Instance]:
+        """Copies of a running vm, processes and all; `name` is the beginning of theirs."""
+        made = self._own("POST", "/fork", count=count, name=name)
+        return [Instance(self._client, item["Id"]) for item in made["Instances"]]
+
+    def suspend(self) -> None:
+        """Save a running vm to disk and end it."""
+        self._own("POST", "/suspend")
+
+    def resume(self) -> None:
+        """Let a suspended vm go on."""
+        self._own("POST", "/resume")
+
+    def snapshot(self, name: str, *, memory: bool = False) -> dict[str, Any]:
+        """Keep its files, or with `memory` all of a running vm, under a name."""
+        made: dict[str, Any] = self._own("POST", "/snapshots", name=name, memory=memory)
+        return made
+
+    def snapshots(self) -> list[dict[str, Any]]:
+        """Its snapshots, oldest first."""
+        found: list[dict[str, Any]] = self._own("GET", "/snapshots")
+        return found
+
+    def restore(self, name: str, as_name: str = "") -> Instance:
+        """Put it back to a snapshot, or make a new instance of one."""
+        made = self._own("POST", "/restore", **{"name": name, "as": as_name})
+        return Instance(self._client, made["Id"])
+
+    def remove_snapshot(self, name: str) -> None:
+        """Remove a snapshot."""
+        self._own("DELETE", "/snapshots", name=name)
 
     def rename(self, name: str) -> None:
         """Give it another name."""
@@ -180,6 +212,9 @@ class Instance:
         connection.begin_hijack("GET", f"/proa/instances/{self.id}/vnc")
         connection.hijack()
         return socket.socket(fileno=connection.socket.detach()), connection.early
+
+    def _own(self, method: str, path: str, **query: object) -> Any:
+        return self._client.call(method, own_path(self.id, path), query)
 
     def _post(self, verb: str, **query: object) -> None:
         try:

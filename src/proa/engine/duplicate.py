@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from proa.engine import instance as states
@@ -19,6 +20,7 @@ from proa.engine.instance import Instance, Record
 from proa.errors import Conflict, Invalid, Unsupported
 from proa.isolation.vm import chain, checkpoint, layers, revival
 from proa.isolation.vm.checkpoint import Checkpoint
+from proa.isolation.vm.machine import Machine
 from proa.isolation.vm.plans import Names
 from proa.isolation.vm.whole.running import WholeMachine
 from proa.resources import Link
@@ -26,6 +28,8 @@ from proa.spec import Port
 
 COPIES_MAXIMUM = 256
 AT_ONCE = 2
+FORK, SNAPSHOT = "fork", "snapshot"  # how it was started
+COPIED = (FORK, SNAPSHOT)
 STOPPED = "stopped"  # a file in the instance's directory while the engine keeps its vm stopped
 
 
@@ -48,7 +52,7 @@ def fork(core: Core, source: Instance, count: int = 1, prefix: str = "") -> Fork
     with ExitStack() as undo:
         with source.lock:
             check(source, "fork")
-            copies = [_create(core, source, name) for name in _names(source, count, prefix)]
+            copies = [create(core, source, name) for name in _names(source, count, prefix)]
             for copy in copies:
                 undo.callback(lifecycle.remove, core, copy, force=True, volumes=True)
             found, chains = freeze(core, source)
@@ -60,7 +64,7 @@ def fork(core: Core, source: Instance, count: int = 1, prefix: str = "") -> Fork
                 layers.share(chains, core.directory(copy.id))
                 layers.grow(core.directory(copy.id))
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                list(pool.map(lambda copy: bring_up(core, copy, found, "fork"), copies))
+                list(pool.map(lambda copy: bring_up(core, copy, found, FORK), copies))
         undo.pop_all()
     core.emit(source, "fork", copies=str(count))
     return Fork(tuple(copies), found.paused_ns, found.copied_bytes)
@@ -99,6 +103,35 @@ def freeze(core: Core, source: Instance, *, go_on: bool = True) -> tuple[Checkpo
     return found, disks.before
 
 
+@contextmanager
+def written_out(machine: Machine) -> Iterator[bool]:
+    """Nothing runs inside, and all that was written is on the disks; false: nobody could be asked.
+
+    Blocks are consistent in any case, as after a loss of power.
+    """
+    if isinstance(machine, WholeMachine):
+        yield False
+        return
+    agent = machine.place.agent
+    checkpoint.quiesce(machine, sync=True)
+    try:
+        yield True
+    finally:
+        agent.resume()
+
+
+def thaw(core: Core, instance: Instance) -> None:
+    """Let a vm go on that `freeze` left stopped."""
+    machine = machines.machine(instance, "a checkpoint")
+    checkpoint.let_go(machine)
+    unmark(core, instance)
+
+
+def unmark(core: Core, instance: Instance) -> None:
+    """Nobody waits for it to go on any more."""
+    (core.directory(instance.id) / STOPPED).unlink(missing_ok=True)
+
+
 def recovered(core: Core, instance: Instance) -> None:
     """Let a vm go on that an engine had stopped for a moment, and then ended itself."""
     mark = core.directory(instance.id) / STOPPED
@@ -123,7 +156,7 @@ def _names(source: Instance, count: int, prefix: str) -> list[str]:
     return [prefix] if count == 1 else [f"{prefix}-{number}" for number in range(1, count + 1)]
 
 
-def _create(core: Core, source: Instance, name: str) -> Instance:
+def create(core: Core, source: Instance, name: str) -> Instance:
     """The record of a copy; until it runs it is one that recovery removes."""
     id = secrets.token_hex(32)
     ports = tuple(Port(p.port, p.protocol, p.host_address, 0) for p in source.spec.ports)
@@ -157,16 +190,16 @@ def _add(core: Core, record: Record, *, named: bool) -> None:
 
 
 def bring_up(
-    core: Core, instance: Instance, found: Checkpoint, started_by: str, *, renamed: bool = True
+    core: Core, instance: Instance, found: Checkpoint, started_by: str, address: str = ""
 ) -> None:
     """Let an instance go on from a checkpoint, on the disks in its directory.
 
-    `renamed`: it is another machine than the one the checkpoint was made of.
+    `address` is what the machine in the checkpoint had; its connections live on if it has it again.
     """
-    record = instance.record
+    record, before = instance.record, instance.state
     with instance.lock, ExitStack() as undo:
         record.trace, record.state = [], states.STARTING
-        undo.callback(_not_started, core, instance)
+        undo.callback(_not_started, core, instance, before)
         instance.mark("request")
         core.save(instance)
         launch = lifecycle.acquire(core, instance, undo)
@@ -179,7 +212,10 @@ def bring_up(
         lifecycle.tie(core, instance, machine)
         core.save(instance)
         lifecycle.link_log(core, instance)
-        revival.take_over(machine, _identity(core, instance, launch.links) if renamed else None)
+        names = _identity(core, instance, launch.links)
+        link = launch.links[0] if launch.links else None
+        same = link is not None and link.address == address
+        revival.take_over(machine, replace(names, link=None) if same else names, link)
         instance.next_process = 1 + max(status.id for status in machine.agent().state())
         record.state, record.started_ns, record.removing = states.RUNNING, time.time_ns(), False
         record.facts = machine.facts
@@ -190,9 +226,9 @@ def bring_up(
     instance.notify()
 
 
-def _not_started(core: Core, instance: Instance) -> None:
+def _not_started(core: Core, instance: Instance, before: str) -> None:
     instance.running = None
-    instance.record.state, instance.record.place, instance.record.saved = states.CREATED, "", {}
+    instance.record.state, instance.record.place, instance.record.saved = before, "", {}
     core.save(instance)
 
 

@@ -31,10 +31,12 @@ from proa.engine import (
     screen,
     ssh,
     streams,
+    suspend,
     whole,
 )
 from proa.engine import instance as states
 from proa.engine.build import Builder
+from proa.engine.copies import Copies
 from proa.engine.core import Core
 from proa.engine.execs import Execs
 from proa.engine.filters import matches
@@ -71,6 +73,7 @@ class Engine:
         self.events, self.isolations = core.events, core.isolations
         core.images.in_use = self._users_of
         self.registries = Registries(core.images, core.events, self.config.registry)
+        self.copies = Copies(core)
         self._builder = Builder(core, self.registries)
 
     def recover(self) -> None:
@@ -87,7 +90,7 @@ class Engine:
         for isolation in self.isolations.values():
             isolation.close()
         self._core.places.close()
-        if not any(item.live for item in self._core.all()):
+        if not any(item.live or item.state == states.SUSPENDED for item in self._core.all()):
             self.networks.destroy()
             self._core.places.destroy()
         self._core.state.close()
@@ -165,7 +168,10 @@ class Engine:
         if instance.state == states.PAUSED:
             raise Conflict("cannot start a paused container, try unpause instead")
         self._execs.forget(instance)
-        lifecycle.start(self._core, instance)
+        if instance.state == states.SUSPENDED:
+            suspend.resume(self._core, instance)
+        else:
+            lifecycle.start(self._core, instance)
 
     def stop(self, reference: str, timeout: float | None = None, signal: str = "") -> None:
         """Ask, wait, kill."""

@@ -187,6 +187,8 @@ def status_text(instance: Instance) -> str:
     if record.state in (states.RUNNING, states.PAUSED):
         paused = " (Paused)" if record.state == states.PAUSED else ""
         return f"Up {ago(record.started_ns)}{paused}"
+    if record.state == states.SUSPENDED:
+        return "Suspended"
     if record.state == states.EXITED:
         return f"Exited ({record.exit_code}) {ago(record.finished_ns)} ago"
     return "Removal In Progress" if record.removing else "Created"

@@ -10,8 +10,8 @@ from typing import Any
 from proa.isolation.base import Running
 from proa.spec import Hardware, Limits, Mount, Port, Process, Security, Spec, Throttle
 
-CREATED, STARTING, RUNNING, PAUSED, EXITED, REMOVING = (
-    "created", "starting", "running", "paused", "exited", "removing"
+CREATED, STARTING, RUNNING, PAUSED, EXITED, REMOVING, SUSPENDED = (
+    "created", "starting", "running", "paused", "exited", "removing", "suspended"
 )  # fmt: skip
 LIVE = (STARTING, RUNNING, PAUSED)
 

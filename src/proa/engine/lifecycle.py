@@ -50,6 +50,8 @@ def start(core: Core, instance: Instance) -> None:
             raise Conflict(f"instance '{instance.name}' is being removed")
         if instance.live:
             raise NotModified(f"instance '{instance.name}' is already running")
+        if instance.state == states.SUSPENDED:
+            raise Conflict(f"instance '{instance.name}' is suspended", hint="proa resume")
         before = instance.state
         _begin(core, instance)
         try:

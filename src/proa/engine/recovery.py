@@ -6,7 +6,7 @@ import logging
 import os
 
 from proa.agent import MAIN, Status
-from proa.engine import chains, duplicate, lifecycle
+from proa.engine import chains, duplicate, lifecycle, suspend
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import Instance
@@ -27,7 +27,7 @@ def recover(core: Core) -> None:
             log.error("instance '%s' cannot be recovered: %s", instance.name, error)
     owned = {item.record.place for item in core.all() if item.record.place}
     owned |= {name for item in core.all() for name in item.record.saved.get("places", ())}
-    live = {item.id for item in core.all() if item.live}
+    live = {item.id for item in core.all() if item.live or item.state == states.SUSPENDED}
     core.places.repair(owned)
     core.networks.repair(live)
     for item in core.all():
@@ -48,6 +48,8 @@ def _recover_one(core: Core, instance: Instance) -> None:
         _adopt(core, instance)
     elif instance.spec.remove and instance.state == states.EXITED:
         lifecycle.remove(core, instance, volumes=True)
+    if not instance.removed:
+        suspend.recovered(core, instance)
 
 
 def _adopt(core: Core, instance: Instance) -> None:
@@ -61,6 +63,10 @@ def _adopt(core: Core, instance: Instance) -> None:
         processes = running.agent().state()
     except ProaError:
         _settle(core, instance)
+        return
+    if record.state == states.STARTING and running.facts["started_by"] in duplicate.COPIED:
+        running.kill()  # it may not be itself yet
+        _undo_start(core, instance)
         return
     main = next((item for item in processes if item.id == MAIN), None)
     if main is None or main.phase not in (STATUS_RUNNING, STATUS_EXITED):
@@ -116,5 +122,5 @@ def _undo_start(core: Core, instance: Instance) -> None:
     record.state = states.CREATED
     record.error = "the engine ended while it started this instance"
     core.save(instance)
-    if instance.spec.remove:
+    if instance.spec.remove and not suspend.suspended(core, instance):
         lifecycle.remove(core, instance, volumes=True)

@@ -21,6 +21,7 @@ from proa.isolation.vm import chain, layers, pages, qemu
 from proa.isolation.vm.machine import Machine
 
 QUIESCE_SECONDS = 5.0
+SYNC_SECONDS = 60.0
 QUIESCE_TRIES = 50
 RETRY_SECONDS = 0.02
 SAVE_SECONDS = 60.0
@@ -102,7 +103,7 @@ def check(machine: Machine) -> None:
             f"this vm cannot be duplicated: {str(reasons[0]).strip().lower()}",
             hint="shared folders and devices of the host cannot be saved",
         )
-    alike = board(_alike(machine))
+    alike = words(_shape(machine))
     if board(_command(machine.place.pid)) != alike:
         raise Unsupported(
             "this vm was started by another version of the engine, or of its settings",
@@ -130,11 +131,10 @@ def _command(pid: int) -> tuple[str, ...]:
     return tuple(Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0"))
 
 
-def _alike(machine: Machine) -> tuple[str, ...]:
-    """The arguments a copy would be started with."""
-    network = 0 if machine.shape.network else -1
-    seen = qemu.Files(0, 0, 0, layers.Opened.single(0), network, 0)
-    return qemu.arguments(_shape(machine), seen, qemu.Clone())
+def words(shape: qemu.Machine) -> tuple[str, ...]:
+    """The board of a machine of this shape, as it would be started now."""
+    seen = qemu.Files(0, 0, 0, layers.Opened.single(0), 0, 0)
+    return board(qemu.arguments(shape, seen, qemu.Clone()))
 
 
 def _shape(machine: Machine) -> qemu.Machine:
@@ -145,19 +145,20 @@ def _shape(machine: Machine) -> qemu.Machine:
 def _still(machine: Machine, *, go_on: bool) -> Iterator[int]:
     """Everything stands inside; yields the moment it did."""
     began = time.monotonic_ns()
-    _quiesce(machine)
+    quiesce(machine)
     with ExitStack() as back:
-        back.callback(_go_on, machine)
+        back.callback(let_go, machine)
         machine.qmp.execute("stop")
         yield began
         if not go_on:
             back.pop_all()
 
 
-def _quiesce(machine: Machine) -> None:
+def quiesce(machine: Machine, *, sync: bool = False) -> None:
+    """Let a guest stand still, also when something was just starting in it."""
     for attempt in range(QUIESCE_TRIES):
         try:
-            machine.place.agent.quiesce(QUIESCE_SECONDS)
+            machine.place.agent.quiesce(SYNC_SECONDS if sync else QUIESCE_SECONDS, sync=sync)
             return
         except LaunchError as error:
             if attempt == QUIESCE_TRIES - 1:
@@ -171,7 +172,8 @@ def _quiesce(machine: Machine) -> None:
         time.sleep(RETRY_SECONDS)
 
 
-def _go_on(machine: Machine) -> None:
+def let_go(machine: Machine) -> None:
+    """Undo what `take` without `go_on` leaves."""
     machine.qmp.execute("cont")
     machine.place.agent.resume()
 

@@ -42,6 +42,8 @@ class Machine:
             "vcpus": self.shape.vcpus,
             "network": self.shape.network,
             "architecture": self.shape.architecture,
+            "options": self.shape.options,
+            "tsc_khz": self.shape.tsc_khz,
             "ram_maximum": self.shape.ram_maximum,
             "vcpus_maximum": self.shape.vcpus_maximum,
             "facts": self.facts,

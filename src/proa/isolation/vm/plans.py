@@ -103,7 +103,10 @@ def clone_setup(entropy: bytes, limits: Limits, pinned_pid: int = 0) -> tuple[St
 
 @dataclass(frozen=True)
 class Names:
-    """What tells a copy of a machine from the one it was copied of, beside its random numbers."""
+    """What tells a copy of a machine from the one it was copied of, beside its random numbers.
+
+    `link` is None when the machine has its address already.
+    """
 
     hostname: str
     machine_id: str
@@ -111,10 +114,10 @@ class Names:
     link: Link | None = None
 
 
-def copy_setup(entropy: bytes, now_ns: int, names: Names | None) -> tuple[Step, ...]:
+def copy_setup(entropy: bytes, now_ns: int, names: Names) -> tuple[Step, ...]:
     """SETUP of a copy of a running machine, while its place is frozen."""
     steps: list[Step] = [plan.Entropy(entropy.hex()), plan.Clock(now_ns)]
-    if names is not None and names.link is not None:
+    if names.link is not None:
         steps += _plug(names.link)
     return tuple(steps)
 

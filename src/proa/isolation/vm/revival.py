@@ -11,36 +11,33 @@ from proa.host import netlink
 from proa.isolation.vm import hull, plans
 from proa.isolation.vm.machine import Machine
 from proa.plan import encode
+from proa.resources import Link
 
 NAMING_ID = 0x2000_0000  # of the one EXEC of a copy; out of the way of the engine's own numbers
 
 
-def _go_on(machine: Machine, names: plans.Names | None) -> None:
-    """Let a machine that was loaded from a checkpoint go on, as another one if it has `names`.
-
-    Its processes run only when all that must not be the other's is replaced.
-    """
+def _go_on(machine: Machine, names: plans.Names, link: Link | None) -> None:
+    """Its processes run only when all that must not be the other's is replaced."""
     agent, entropy = machine.place.agent, secrets.token_bytes(plans.ENTROPY_BYTES)
     asked = [agent.begin(Kind.ADOPT, HULL, b"", Launch.LOG)]
     setup = plans.copy_setup(entropy, time.time_ns(), names)
     asked.append(agent.begin(Kind.SETUP, HULL, encode(setup)))
-    if names is not None:
-        flags = Launch.JOIN | Launch.BESIDE
-        asked.append(agent.begin(Kind.EXEC, NAMING_ID, encode(plans.copy_names(names)), flags))
+    flags = Launch.JOIN | Launch.BESIDE
+    asked.append(agent.begin(Kind.EXEC, NAMING_ID, encode(plans.copy_names(names)), flags))
     for waiter in asked:
         agent.finish(waiter)
-    if names is not None and names.link is not None:
-        netlink.link_up(names.link.host_name, bridge=names.link.bridge)
+    if link is not None:
+        netlink.link_up(link.host_name, bridge=link.bridge)
     agent.resume()
 
 
-def take_over(machine: Machine, names: plans.Names | None) -> None:
-    """Let the processes of a loaded machine run; with `names` it is another one than was saved.
+def take_over(machine: Machine, names: plans.Names, link: Link | None) -> None:
+    """Let the processes of a loaded machine run, under these names and on this link.
 
     Raises IsolationError with QEMU's words when it could not be loaded.
     """
     try:
-        _go_on(machine, names)
+        _go_on(machine, names, link)
     except (IsolationError, Timeout) as error:
         said = hull.last_words(machine.place)
         raise IsolationError(f"the machine did not go on: {said or error.message}") from error

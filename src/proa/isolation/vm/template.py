@@ -124,7 +124,7 @@ class Templates:
             architectures.version_key(machine.architecture),
             machine.key(),
             machine.command_line(),
-            _processor(),
+            processor(),
             _identity(firmware.kernel.image),
             file_digest(firmware.initramfs),
             plans.template_setup(),
@@ -300,7 +300,7 @@ def _identity(path: Path) -> str:
     return f"{facts.st_size}.{facts.st_mtime_ns}.{facts.st_ino}"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name: a template's guest has seen its features and the rate of its clock."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

@@ -172,6 +172,7 @@ class Vms:
             ram_maximum=int(saved.get("ram_maximum", 0)),
             vcpus_maximum=int(saved.get("vcpus_maximum", 0)),
             architecture=str(saved.get("architecture", architectures.HOST)),
+            options=str(saved.get("options", "")), tsc_khz=int(saved.get("tsc_khz", 0)),
         )  # fmt: skip
         found = Machine(place, self._places, qmp.Qmp(control), known, dict(saved["facts"]))
         found.places_beside = tuple(saved.get("places", ()))

@@ -1,0 +1,51 @@
+"""What makes a second of an instance, or puts it aside: forks, snapshots, suspending."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from proa.engine import duplicate, snapshots, suspend
+from proa.engine.core import Core
+from proa.engine.duplicate import Fork
+from proa.engine.instance import Instance
+from proa.engine.snapshots import Snapshot
+
+
+class Copies:
+    """One method per thing a client can ask, by an instance's reference."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def fork(self, reference: str, count: int = 1, prefix: str = "") -> Fork:
+        """Copies of a running vm that share its memory and disks until written."""
+        return duplicate.fork(self._core, self._core.get(reference), count, prefix)
+
+    def suspend(self, reference: str) -> None:
+        """Save a running vm and end it."""
+        suspend.suspend(self._core, self._core.get(reference))
+
+    def resume(self, reference: str) -> None:
+        """Let a suspended vm go on."""
+        suspend.resume(self._core, self._core.get(reference))
+
+    def snapshot(self, reference: str, name: str, *, memory: bool = False) -> Snapshot:
+        """A named snapshot."""
+        return snapshots.create(self._core, self._core.get(reference), name, memory=memory)
+
+    def snapshots(self, reference: str) -> Sequence[Snapshot]:
+        """All of an instance, oldest first."""
+        return snapshots.snapshots(self._core, self._core.get(reference))
+
+    def inspect(self, reference: str, name: str) -> dict[str, Any]:
+        """Everything known of a snapshot."""
+        return snapshots.inspect(self._core, self._core.get(reference), name)
+
+    def restore(self, reference: str, name: str, as_name: str = "") -> Instance:
+        """Put an instance back, or make a new one of a snapshot."""
+        return snapshots.restore(self._core, self._core.get(reference), name, as_name)
+
+    def remove(self, reference: str, name: str) -> None:
+        """Remove a snapshot."""
+        snapshots.remove(self._core, self._core.get(reference), name)
