@@ -6,6 +6,9 @@
  *     folder try FLOCK FCNTL       "taken" or "free", each
  *     folder watch DIRECTORY       "ready", then the name of the first change, or "nothing" after 2 s
  *     folder map FILE              the first byte as each line of stdin comes, by one shared mapping
+ *     folder write FILE MIB        so much, in pieces of 1 MiB, then fsync
+ *     folder read FILE             all of it, not from this kernel's cache
+ *     folder stats DIRECTORY N     N files made there at first; lstat of each, ten times
  *
  * An answer is "ok", a value, or the name of an errno. */
 #define _GNU_SOURCE
@@ -410,10 +413,51 @@ static int map(char **argv)
 	return 0;
 }
 
+/* ---- for the clock ---------------------------------------------------------------------------------- */
+
+static char piece[1 << 20];
+
+static int write_all(char **argv)
+{
+	int fd = open(argv[0], O_WRONLY | O_CREAT | O_TRUNC, 0666);
+	for (int i = 0; i < atoi(argv[1]); i++)
+		if (write(fd, piece, sizeof piece) != sizeof piece)
+			return 1;
+	return fsync(fd) < 0;
+}
+
+static int read_all(char **argv)
+{
+	int fd = open(argv[0], O_RDONLY);
+	ssize_t got;
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	while ((got = read(fd, piece, sizeof piece)) > 0)
+		;
+	return got < 0;
+}
+
+static int stats(char **argv)
+{
+	struct stat facts;
+	char name[32];
+	mkdir(argv[0], 0755);
+	if (chdir(argv[0]) < 0)
+		return 1;
+	for (int i = 0; i < atoi(argv[1]) * 10; i++) {
+		snprintf(name, sizeof name, "%d", i % atoi(argv[1]));
+		if (lstat(name, &facts) < 0)
+			close(open(name, O_WRONLY | O_CREAT, 0600));
+	}
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int (*work)(char **argv);
-} modes[] = { { "append", append }, { "lock", lock }, { "try", try }, { "watch", watch }, { "map", map } };
+} modes[] = {
+	{ "append", append }, { "lock", lock }, { "try", try }, { "watch", watch }, { "map", map },
+	{ "write", write_all }, { "read", read_all }, { "stats", stats },
+};
 
 int main(int argc, char **argv)
 {
