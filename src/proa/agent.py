@@ -467,6 +467,8 @@ def _launch_error(payload: bytes) -> LaunchError:
     elif name == "exec":
         if missing and "/" not in argument:
             reason = "executable file not found in $PATH"
+        if number == errno.ENOEXEC:
+            reason += ": for another processor, or a script that does not begin with '#!'"
         message = f"exec: '{argument}': {reason}"
     elif name == "user" and number in (errno.EINVAL, errno.ERANGE):
         message = f"unable to find user or group '{argument}' in the image"

@@ -163,10 +163,14 @@ def _ps_row(item: dict[str, Any], full: bool) -> format.Row:
 
 
 def isolation(item: dict[str, Any]) -> str:
-    """The isolation an entry of the list names; empty when the engine does not say."""
+    """The isolation an entry of the list names; empty when the engine does not say.
+
+    What is emulated has its platform behind it.
+    """
     own = item.get("Proa") or {}
     host = item.get("HostConfig") or {}
-    return str(own.get("isolation") or own.get("Isolation") or host.get("Isolation") or "")
+    found = str(own.get("isolation") or own.get("Isolation") or host.get("Isolation") or "")
+    return f"{found} {own['Platform']}" if own.get("Platform") else found
 
 
 def _mount_name(mount: dict[str, Any]) -> str:

@@ -178,7 +178,13 @@ def summary(core: Core, instance: Instance) -> dict[str, Any]:
         "State": _status_word(instance), "Status": status_text(instance),
         "HostConfig": {"NetworkMode": instance.spec.network, "Isolation": instance.isolation},
         "NetworkSettings": {"Networks": settings["Networks"]}, "Mounts": mounts(core, instance),
+        "Proa": _emulation(instance.record.facts),
     }  # fmt: skip
+
+
+def _emulation(facts: dict[str, str]) -> dict[str, str]:
+    """What an instance emulated last is made for; nothing for one like the host."""
+    return {"Platform": facts["platform"]} if "emulated_by" in facts else {}
 
 
 def status_text(instance: Instance) -> str:
