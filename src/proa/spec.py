@@ -124,6 +124,7 @@ class Hardware:
     cloud_init: str = ""
     cloud_init_network: str = ""
     shares: str = ""  # "auto", "9p" or "virtiofs"
+    pause_idle_seconds: int = -1  # 0: never; -1: as the engine is configured
     platform: str = ""  # like "linux/arm64"; empty: the host's
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+from typing import Any
 
 from proa.isolation.vm.qmp import Qmp
 from tests.fuzz.harness import Target, main
 
 SECONDS = 0.2
 FIRST = 1  # number of the first request, which is random in earnest
-MESSAGES = (
+MESSAGES: tuple[dict[str, Any], ...] = (
     {"QMP": {"version": {}, "capabilities": []}},
     {"return": {}, "id": FIRST},
     {"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 2}},

@@ -50,6 +50,7 @@ OPTIONS = (
     Option("--cidfile", "text", "FILE", "write the id to a file"),
     Option("--pull", "text", "missing|always|never", "when to pull the image"),
     Option("--platform", "text", "OS/ARCH", "the platform of the image"),
+    Option("--pause-idle", "integer", "SECONDS", "stop it when idle so long, until it is called"),
     Option("--cdrom", "list", "FILE", "a CD in the machine's drive"),
     Option("--disk-size", "bytes", "BYTES", "size of the machine's disk, like 20g"),
     Option("--disk-format", "text", "FORMAT", "the disk's format, when it shall not be guessed"),
@@ -118,6 +119,7 @@ def body(values: Values, arguments: list[str]) -> dict[str, Any]:
 
 
 _HARDWARE = (
+    ("PauseIdleSeconds", "pause_idle"),
     ("DiskBytes", "disk_size"), ("Format", "disk_format"), ("Boot", "boot"),
     ("Machine", "machine"), ("Firmware", "firmware"), ("Tpm", "tpm"), ("DiskBus", "disk_bus"),
     ("Nic", "nic"), ("Display", "display"), ("Shares", "shares"),

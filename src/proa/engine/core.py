@@ -15,7 +15,7 @@ from proa.engine.instance import Instance, load_record
 from proa.engine.state import State
 from proa.errors import Conflict, NotFound, ProaError, Unsupported
 from proa.image.store import Images
-from proa.isolation.base import Isolation
+from proa.isolation.base import Isolation, Running
 from proa.isolation.container import Containers
 from proa.isolation.places import Places, Site
 from proa.isolation.vm import Vms
@@ -47,6 +47,7 @@ class Core:
             isolation.name: isolation for isolation in (Containers(self.places), self.vms)
         }
         self.exec_ended: Callable[[str, Exit], None] = lambda instance_id, exit: None
+        self.tied: Callable[[Instance, Running], None] = lambda instance, running: None
         self._lock = threading.Lock()
         self._instances = {
             record.id: Instance(record) for record in map(load_record, self.state.records())

@@ -40,6 +40,7 @@ from proa.engine.copies import Copies
 from proa.engine.core import Core
 from proa.engine.execs import Execs
 from proa.engine.filters import matches
+from proa.engine.idle import Idler
 from proa.engine.instance import Instance, Record
 from proa.engine.logs import read_log
 from proa.engine.options import AttachOptions, CommitOptions, LogOptions
@@ -69,6 +70,8 @@ class Engine:
         self.root = self.config.root
         self._core = core = Core(self.config)
         self._execs = Execs(core)
+        self._idler = Idler(core, core.vms.pause_idle_seconds)
+        core.tied = self._idler.watch
         self.images, self.networks, self.volumes = core.images, core.networks, core.volumes
         self.events, self.isolations = core.events, core.isolations
         core.images.in_use = self._users_of
@@ -87,6 +90,7 @@ class Engine:
 
     def close(self) -> None:
         """Stop; instances live on.  Where none does, the host is left as it was found."""
+        self._idler.close()
         for isolation in self.isolations.values():
             isolation.close()
         self._core.places.close()
@@ -386,7 +390,7 @@ class Engine:
 
     def usage(self, reference: str) -> dict[str, int]:
         """What it costs the host now."""
-        running = self.get(reference).running
+        running = self.get(reference).held
         if running is None:
             raise Conflict(f"Container {reference} is not running")
         return vars(running.usage())

@@ -29,6 +29,7 @@ NO_SEED = "none"
 CLOUD_INIT_MAXIMUM_BYTES = 1 << 20
 DISK_MAXIMUM_BYTES = 16 << 40
 SECTOR_BYTES = 512
+PAUSE_IDLE_MAXIMUM = 10 * 366 * 86400
 
 
 def key(field: str) -> str:
@@ -54,7 +55,7 @@ def parse(body: Any) -> Hardware:
 # What only a machine that boots a disk of its own has.
 WHOLE_ONLY = ("format", "cdroms", "boot", "firmware", "tpm", "disk_bus", "nic",
               "cloud_init", "cloud_init_network")  # fmt: skip
-CONTAINER_TOO = ("platform",)
+CONTAINER_TOO = ("platform", "pause_idle_seconds")
 
 
 def check_image(hardware: Hardware, *, machine: bool) -> None:
@@ -93,6 +94,10 @@ def _check(hardware: Hardware) -> None:
     size = hardware.disk_bytes
     if not 0 <= size <= DISK_MAXIMUM_BYTES or size % SECTOR_BYTES:
         raise Invalid(f"a disk of '{size}' bytes is not made", hint="a multiple of 512, up to 16t")
+    if not -1 <= hardware.pause_idle_seconds <= PAUSE_IDLE_MAXIMUM:
+        raise Invalid(
+            f"'{hardware.pause_idle_seconds}' seconds are no time to pause the idle after"
+        )
     if len(hardware.cdroms) > CDROMS_MAXIMUM:
         raise Invalid(f"'{len(hardware.cdroms)}' CDs are too many", hint=f"up to {CDROMS_MAXIMUM}")
     for text in (hardware.cloud_init, hardware.cloud_init_network):

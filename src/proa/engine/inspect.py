@@ -61,7 +61,10 @@ def inspect(core: Core, instance: Instance) -> dict[str, Any]:
         "GraphDriver": {"Name": "overlay", "Data": {"UpperDir": str(directory / "upper")}},
         "Mounts": mounts(core, instance), "Config": config,
         "NetworkSettings": network_settings(core, instance),
-        "Proa": {"Isolation": spec.isolation, "Place": record.place, **_capitals(record.facts)},
+        "Proa": {
+            "Isolation": spec.isolation, "Place": record.place, "Idle": instance.standby.dozing,
+            **_capitals(record.facts),
+        },
     }  # fmt: skip
 
 
@@ -90,7 +93,7 @@ def _capitals(facts: dict[str, str]) -> dict[str, str]:
 def state(instance: Instance) -> dict[str, Any]:
     """Docker's State."""
     record = instance.record
-    running = instance.running
+    running = instance.held
     pid = running.saved.get("pid", 0) if running is not None else 0
     return {
         "Status": _status_word(instance),
@@ -191,7 +194,9 @@ def status_text(instance: Instance) -> str:
     """`Up 3 minutes`, `Exited (0) 2 hours ago`, as Docker words it."""
     record = instance.record
     if record.state in (states.RUNNING, states.PAUSED):
-        paused = " (Paused)" if record.state == states.PAUSED else ""
+        paused = (
+            " (Paused)" if record.state == states.PAUSED else " (idle)" * instance.standby.dozing
+        )
         return f"Up {ago(record.started_ns)}{paused}"
     if record.state == states.SUSPENDED:
         return "Suspended"

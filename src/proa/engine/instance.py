@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from proa.engine.standby import Standby
 from proa.isolation.base import Running
 from proa.spec import Hardware, Limits, Mount, Port, Process, Security, Spec, Throttle
 
@@ -38,6 +39,7 @@ class Record:
     volumes: list[str] = field(default_factory=list)
     trace: list[tuple[str, int]] = field(default_factory=list)
     removing: bool = False
+    dozing: bool = False  # stopped for want of work: see engine/idle.py
 
     def dump(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -88,7 +90,9 @@ class Instance:
         self.record = record
         self.lock = threading.RLock()
         self.changed = threading.Condition()
-        self.running: Running | None = None
+        self.held: Running | None = None  # the place, be it stopped for want of work or not
+        self.standby = Standby()
+        self.inputs: set[int] = set()  # inodes of sockets whose clients may type
         self.waiting: list[Attachment] = []
         self.runs = 0  # how often it has ended, for `wait` for the next exit
         self.removed = False
@@ -110,6 +114,21 @@ class Instance:
     oom_killed = property(lambda self: self.record.oom_killed)
     error = property(lambda self: self.record.error)
     tty = property(lambda self: self.record.spec.process.terminal)
+
+    @property
+    def running(self) -> Running | None:
+        """The place, if there is one.  Asking for it is needing it: it wakes, and stays awake."""
+        if self.held is not None:
+            self.standby.needed(self.held)
+        return self.held
+
+    @running.setter
+    def running(self, place: Running | None) -> None:
+        self.held = place
+        if place is None:
+            self.record.dozing = False
+        self.standby.begin()
+        self.inputs.clear()
 
     @property
     def live(self) -> bool:

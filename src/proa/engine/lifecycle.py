@@ -120,6 +120,7 @@ def _architecture(core: Core, image_id: str) -> str:
 def tie(core: Core, instance: Instance, running: Running) -> None:
     """Tie a running place to its instance; from here on its end is noticed."""
     instance.running = running
+    core.tied(instance, running)
     instance.record.saved = running.saved
     instance.record.place = str(running.saved["place"])
     agent = running.agent()
@@ -264,7 +265,7 @@ def _on_exit(core: Core, instance: Instance, running: Running, exit: Exit) -> No
 def ended(core: Core, instance: Instance, running: Running, exit: Exit | None) -> None:
     """The main process is over, or the monitor is gone (then its record, if any, tells)."""
     with instance.lock:
-        if instance.running is not running or not instance.live:
+        if instance.held is not running or not instance.live:
             return
         record = instance.record
         if exit is None:

@@ -86,7 +86,7 @@ def _resume_record(core: Core, instance: Instance, main: Status) -> None:
     if record.state == states.STARTING:
         record.state, record.started_ns = states.RUNNING, record.started_ns or record.created_ns
     core.save(instance)
-    running = instance.running
+    running = instance.held
     if main.phase == STATUS_EXITED and running is not None:
         lifecycle.ended(core, instance, running, None)
 

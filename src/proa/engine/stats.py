@@ -40,8 +40,10 @@ class Stats:
 
 def stats(core: Core, instance: Instance) -> Stats:
     """A reading of now.  Raises Conflict unless it runs."""
-    running = _running(instance)
-    used = running.inside()
+    running = instance.held
+    if running is None:
+        raise Conflict(f"Container {instance.id} is not running")
+    used = instance.standby.reading(running, "inside", running.inside)
     return Stats(
         read_ns=time.time_ns(),
         memory_bytes=used.memory_bytes - used.memory_inactive_bytes,

@@ -5,6 +5,7 @@ The engine is not in the data path, so an attached client survives the engine.
 
 from __future__ import annotations
 
+import os
 import socket
 
 from proa.agent import MAIN, Attach
@@ -29,6 +30,8 @@ def attach(
         return
     with instance.lock:
         running = instance.running
+        if options.stdin and options.stream:
+            instance.inputs.add(os.fstat(connection.fileno()).st_ino)
         flags = attach_flags(options, instance.tty)
         if options.stdin and instance.record.body.get("StdinOnce") and not instance.tty:
             flags |= 0 if instance.spec.hardware.disk else Attach.CLOSE

@@ -92,6 +92,11 @@ class Vms:
     def _ground(self, architecture: str) -> Ground:
         return self._preparation.ground(architecture)
 
+    @property
+    def pause_idle_seconds(self) -> int:
+        """The owner's wish for vms that do not say."""
+        return self._settings.pause_idle_seconds
+
     # -- what the waist asks --------------------------------------------------------------------
 
     def check(self) -> list[str]:
