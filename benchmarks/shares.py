@@ -1,4 +1,4 @@
-"""Shared folders side by side: a container's bind mount, a clone's 9p, a booted machine's virtiofs."""
+"""Shared folders side by side: a container's bind mount, a clone's 9p, a boot's virtiofs."""
 
 from __future__ import annotations
 
