@@ -100,7 +100,7 @@ def test_an_empty_overlay_is_sound_and_small(tmp_path: Path) -> None:
 def test_a_flattened_chain_is_the_same_disk(tmp_path: Path, seed: int) -> None:
     chain = written(tmp_path, seed)
     descriptor, flat = overlay(tmp_path / "flat")
-    view.flatten(chain, descriptor)
+    view.flatten(chain, qcow2.Writer(descriptor))
     os.close(descriptor)
     assert sound(flat.top.path)
     assert same(chain, flat)
@@ -139,7 +139,7 @@ def test_others_qcow2_files_are_read(
     chosen = ("-o", options) if options else ()
     tool("qemu-img", "convert", *compress, *chosen, "-O", "qcow2", graph(chain), path)
     descriptor, flat = overlay(tmp_path / "flat")
-    view.flatten(Chain((layers.base(path, "qcow2"),)), descriptor)
+    view.flatten(Chain((layers.base(path, "qcow2"),)), qcow2.Writer(descriptor))
     os.close(descriptor)
     assert same(chain, flat)
 
@@ -149,7 +149,7 @@ def test_formats_that_only_qemu_reads_are_refused(tmp_path: Path) -> None:
     tool("qemu-img", "create", "-f", "vmdk", path, "1M")
     descriptor = qcow2.create(tmp_path / "flat", MIB)
     with pytest.raises(Unsupported, match="vmdk"):
-        view.flatten(Chain((layers.base(path, "vmdk"),)), descriptor)
+        view.flatten(Chain((layers.base(path, "vmdk"),)), qcow2.Writer(descriptor))
     os.close(descriptor)
 
 

@@ -17,6 +17,7 @@ from proa.host import files
 from proa.image.machine import formats
 from proa.isolation.vm import chain, layers, view
 from proa.isolation.vm.layers import Chain, Layer
+from proa.isolation.vm.machine import Machine
 
 SNAPSHOTS = "snapshots"
 _MACHINE_STATE = ("nvram", "tpm")  # of a whole machine, beside its disks
@@ -149,7 +150,7 @@ def flatten(core: Core, instance: Instance) -> None:
     directory = _directory(core, instance)
     with instance.lock:
         if instance.live:
-            chain.flatten(machines.machine(instance, "disk chains").qmp, directory)
+            chain.flatten(machines.machine(instance, "disk chains"), directory)
             return
         for name, found in layers.load(directory).items():
             if len(found.layers) > 1:
@@ -157,9 +158,8 @@ def flatten(core: Core, instance: Instance) -> None:
 
 
 def _rewrite(directory: Path, name: str, found: Chain) -> None:
-    size = layers.virtual_bytes(found.top)
     layers.substitute(
-        directory, name, size, Chain(()), lambda descriptor: view.flatten(found, descriptor)
+        directory, name, (), lambda descriptor: view.flatten(found, view.RawWriter(descriptor))
     )
 
 
@@ -182,7 +182,7 @@ def rebase(core: Core, instance: Instance, path: str, *, moved: bool = False) ->
             _moved(directory, known, below)
         else:
             layers.substitute(
-                directory, name, layers.virtual_bytes(found.top), Chain((below,)),
+                directory, name, (below,),
                 lambda descriptor: view.rebase(found, Chain((below,)), descriptor),
             )  # fmt: skip
         hardware = replace(instance.spec.hardware, disk=path, format=below.format)
@@ -261,6 +261,13 @@ def _directory(core: Core, instance: Instance) -> Path:
             f"instance '{instance.name}' is a container and has no disks", hint="run it with --vm"
         )
     return core.directory(instance.id)
+
+
+def resumed(core: Core, instance: Instance) -> None:
+    """Take over the disks of a vm that outlived its engine, before it goes on."""
+    running = instance.running
+    if isinstance(running, Machine):
+        chain.recovered(running, core.directory(instance.id))
 
 
 def recover(directory: Path) -> None:

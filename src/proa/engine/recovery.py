@@ -76,6 +76,7 @@ def _adopt(core: Core, instance: Instance) -> None:
     instance.next_process = 1 + max((item.id for item in processes), default=1)
     lifecycle.tie(core, instance, running)
     lifecycle.serve_addresses(core, instance)
+    chains.resumed(core, instance)
     duplicate.recovered(core, instance)
     _resume_record(core, instance, main)
 

@@ -6,7 +6,8 @@ import errno
 import os
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from proa.isolation.vm.machine import Machine
 
 _NODE = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,15})\.(\d{1,9})")
 _READONLY = "read-only"
+STOPPED = "stopped"  # a file in the instance's directory while the engine keeps its vm stopped
+FLATTENING = "-flatten"
 _POLL_SECONDS = (0.01, 0.5)
 
 
@@ -88,39 +91,79 @@ def cancel(prepared: Prepared) -> None:
 # -- one file again -------------------------------------------------------------------------------
 
 
-def flatten(control: qmp.Qmp, directory: Path) -> None:
-    """Bring all that lies below into the file that a running guest writes, which then is alone.
+def flatten(machine: Machine, directory: Path) -> None:
+    """Copy each disk of a running guest into one raw file, which it then writes.
 
-    The guest goes on.  What is interrupted loses nothing: what was copied is what was below.
+    The guest goes on meanwhile and stands still for the moment of the change.  What is interrupted
+    loses nothing: until the record names the new file, nothing was written to it alone.
     """
-    chains = agree(control, directory)
-    for name, chain in chains.items():
-        if len(chain.layers) == 1:
-            continue
-        _stream(control, name, chain)
-        for layer in chain.layers[1:]:
-            _let_go(control, name, layer)
-        layers.save(directory, {**layers.load(directory), name: Chain((chain.top,))})
+    control = machine.qmp
+    modes = active(control)
+    for name, chain in agree(control, directory).items():
+        if len(chain.layers) > 1:
+            _flatten(control, directory, (name, chain), modes[name].cache)
     layers.sweep(directory)
 
 
-def _stream(control: qmp.Qmp, name: str, chain: Chain) -> None:
-    job = f"{name}-flatten"
-    top = blocks.node(name, chain.top.number)
-    control.execute("block-stream", {"job-id": job, "device": top, "auto-dismiss": False})
+def _flatten(control: qmp.Qmp, directory: Path, disk: tuple[str, Chain], how: Cache) -> None:
+    name, chain = disk
+    known = layers.load(directory)
+    target = layers.raw(directory, known, layers.virtual_bytes(chain.top))
+    job = name + FLATTENING
+    _add(control, name, target, how)
     try:
-        _wait(control, job)
+        with _mirrored(control, job, name, (chain.top, target)), stopped(control, directory):
+            control.execute("block-job-complete", {"device": job})
+            _wait(control, job, "concluded")
+            _sync(target)
+            layers.save(directory, {**known, name: Chain((target,))})
+    finally:
+        _tidy(control, directory)
+
+
+@contextmanager
+def _mirrored(control: qmp.Qmp, job: str, name: str, ends: tuple[Layer, Layer]) -> Iterator[None]:
+    """While all that is written goes to both ends, which are the same."""
+    source, target = (blocks.node(name, layer.number) for layer in ends)
+    control.execute(
+        "blockdev-mirror",
+        {"job-id": job, "device": source, "target": target, "sync": "full", "auto-dismiss": False},
+    )
+    try:
+        _wait(control, job, "ready")
+        yield
+    except BaseException:
+        with suppress(ProaError):
+            control.execute("block-job-cancel", {"device": job, "force": True})
+            _wait(control, job, "concluded")
+        raise
     finally:
         with suppress(ProaError):
             control.execute("job-dismiss", {"id": job})
 
 
-def _wait(control: qmp.Qmp, job: str) -> None:
-    """Until a job has concluded.  Raises NoSpace or HostError for one that failed."""
+@contextmanager
+def stopped(control: qmp.Qmp, directory: Path) -> Iterator[None]:
+    """A guest that stands still; a mark lets an engine to come know that nobody else wants it."""
+    if not control.execute("query-status")["running"]:
+        yield
+        return
+    mark = directory / STOPPED
+    mark.touch()
+    try:
+        control.execute("stop")
+        yield
+    finally:
+        control.execute("cont")
+        mark.unlink()
+
+
+def _wait(control: qmp.Qmp, job: str, state: str) -> None:
+    """Until a job is `ready` or `concluded`.  Raises NoSpace or HostError for one that failed."""
     pause = _POLL_SECONDS[0]
     while True:
         found = next(item for item in control.execute("query-jobs") if item["id"] == job)
-        if found["status"] == "concluded":
+        if found["status"] in (state, "concluded"):
             break
         time.sleep(pause)
         pause = min(pause * 2, _POLL_SECONDS[1])
@@ -129,13 +172,36 @@ def _wait(control: qmp.Qmp, job: str) -> None:
         raise kind(f"the disk could not be made one file: {found['error'].lower()}")
 
 
-def _let_go(control: qmp.Qmp, name: str, layer: Layer) -> None:
-    """Have QEMU close a file that is not below the disk any more."""
-    with suppress(ProaError):
-        number = _set(control, name, layer.number)
+def recovered(machine: Machine, directory: Path) -> None:
+    """End what an engine now gone had begun with the disks of a running guest."""
+    control = machine.qmp
+    for job in control.execute("query-jobs"):
+        if str(job["id"]).endswith(FLATTENING):
+            with suppress(ProaError):
+                control.execute("block-job-cancel", {"device": job["id"], "force": True})
+            with suppress(ProaError):
+                _wait(control, job["id"], "concluded")
+            with suppress(ProaError):
+                control.execute("job-dismiss", {"id": job["id"]})
+    _tidy(control, directory)
+
+
+def _tidy(control: qmp.Qmp, directory: Path) -> None:
+    """Have QEMU close the files that are not in its disks' chains (any more), and remove them."""
+    chains = agree(control, directory)
+    used = {blocks.node(name, layer.number) for name in chains for layer in chains[name].layers}
+    known = control.execute("query-named-block-nodes", {"flat": True})
+    files = {str(item["node-name"]): str(item.get("file", "")) for item in known}
+    for found in sorted(files, reverse=True):
+        match = _NODE.fullmatch(found)
+        if match is None or found in used or match[1] not in chains:
+            continue
         with suppress(ProaError):  # those made within another go with it
-            control.execute("blockdev-del", {"node-name": blocks.node(name, layer.number)})
-        control.execute("remove-fd", {"fdset-id": number})
+            control.execute("blockdev-del", {"node-name": found})
+        with suppress(ProaError, ValueError):
+            number = int(files[f"{found}f"].rpartition("/")[2])
+            control.execute("remove-fd", {"fdset-id": number})
+    layers.sweep(directory)
 
 
 # -- parts of freezing ----------------------------------------------------------------------------
@@ -205,6 +271,7 @@ class Active:
 
     number: int
     cache: Cache
+    format: str
 
 
 def active(control: qmp.Qmp) -> dict[str, Active]:
@@ -216,7 +283,7 @@ def active(control: qmp.Qmp) -> dict[str, Active]:
         if match:
             mode = inserted["cache"]
             how = Cache(bool(mode["direct"]), not mode["no-flush"], bool(mode["writeback"]))
-            found[match[1]] = Active(int(match[2]), how)
+            found[match[1]] = Active(int(match[2]), how, str(inserted["drv"]))
     return found
 
 
@@ -228,9 +295,13 @@ def agree(control: qmp.Qmp, directory: Path) -> Chains:
         if name not in recorded:
             continue
         numbers = [layer.number for layer in recorded[name].layers]
-        if disk.number not in numbers:
+        if disk.number in numbers:
+            chains[name] = Chain(recorded[name].layers[numbers.index(disk.number) :])
+            continue
+        path = directory / layers.DIRECTORY / str(disk.number)
+        if disk.format != "raw" or not path.exists():
             raise Corrupt(f"the disk '{name}' is not in the files that its record names")
-        chains[name] = Chain(recorded[name].layers[numbers.index(disk.number) :])
+        chains[name] = Chain((Layer(path, "raw"),))  # a flattening that came to its end unrecorded
     if any(chains[name] != recorded[name] for name in chains):
         layers.save(directory, {**recorded, **chains})
         layers.sweep(directory)

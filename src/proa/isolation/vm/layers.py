@@ -173,21 +173,23 @@ def grow(directory: Path) -> Chains:
 
 
 def substitute(
-    directory: Path, name: str, size_bytes: int, below: Chain, fill: Callable[[int], None]
+    directory: Path, name: str, below: tuple[Layer, ...], fill: Callable[[int], None]
 ) -> Chain:
-    """Replace a disk by a new file over `below` that `fill` writes, given its descriptor.
+    """Replace a disk by a new file that `fill` writes, given its descriptor: an overlay over
+    `below`, or a raw file.
 
     The record changes once the file is complete and on the disk; what it had goes after that.
     """
     chains = load(directory)
-    top = _overlay(directory, chains, size_bytes)
+    size = virtual_bytes(chains[name].top)
+    top = _overlay(directory, chains, size) if below else raw(directory, chains, size)
     try:
         descriptor = os.open(top.path, os.O_RDWR | os.O_CLOEXEC)
         try:
             fill(descriptor)
         finally:
             os.close(descriptor)
-        chains[name] = Chain((top, *below.layers))
+        chains[name] = Chain((top, *below))
         save(directory, chains)
     except BaseException as error:
         top.path.unlink(missing_ok=True)
@@ -238,6 +240,21 @@ def _overlay(directory: Path, chains: Chains, size_bytes: int) -> Layer:
     path = directory / DIRECTORY / str(_free(directory, chains))
     os.close(qcow2.create(path, size_bytes))
     return Layer(path, "qcow2")
+
+
+def raw(directory: Path, chains: Chains, size_bytes: int) -> Layer:
+    """A new raw file among those of a directory with these chains: all zeros, and no room taken."""
+    (directory / DIRECTORY).mkdir(mode=0o700, exist_ok=True)
+    path = directory / DIRECTORY / str(_free(directory, chains))
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(descriptor, size_bytes)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise qcow2.failure(path, error) from error
+    return Layer(path, "raw")
 
 
 def _free(directory: Path, chains: Chains) -> int:

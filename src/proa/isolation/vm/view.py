@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from proa.errors import Corrupt, Unsupported
 from proa.isolation.vm import disks, layers, qcow2
@@ -136,14 +137,45 @@ def windows(opened: Opened, size_bytes: int) -> Iterator[tuple[int, bytes]]:
         yield start, bytes(data)
 
 
-def flatten(source: Chain, target: int) -> None:
-    """Write all that a chain has into the empty overlay `target`, which then needs nothing below.
+class Writer(Protocol):
+    """What takes the bytes of a disk, addresses growing; `finish` brings them to the disk."""
 
-    What is zero stays a hole.  The caller makes it durable by `qcow2.Writer.finish`'s fsync.
+    @property
+    def size_bytes(self) -> int: ...
+    def write(self, start: int, data: bytes) -> None: ...
+    def finish(self) -> None: ...
+
+
+class RawWriter:
+    """Into an empty file of the disk's size."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the disk."""
+        return os.fstat(self._descriptor).st_size
+
+    def write(self, start: int, data: bytes) -> None:
+        """Bytes of the disk."""
+        rest = memoryview(data)
+        while rest:
+            done = os.pwrite(self._descriptor, rest, start)
+            start, rest = start + done, rest[done:]
+
+    def finish(self) -> None:
+        """Bring all of it to the disk."""
+        os.fsync(self._descriptor)
+
+
+def flatten(source: Chain, writer: Writer) -> None:
+    """Write all that a chain has into an empty file, which then needs nothing below.
+
+    What is zero stays a hole.
     """
     opened = layers.open_readonly(source)
     try:
-        writer = qcow2.Writer(target)
         for start, data in windows(opened, writer.size_bytes):
             for at, run in _runs(data, _ZERO[: len(data)]):
                 writer.write(start + at, run)
