@@ -7,8 +7,10 @@ every boot, whatever lists the user's configuration has.
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 
+from proa.isolation.vm import plans, qemu
 from proa.isolation.vm.whole import iso
 from proa.resources import Launch
 from proa.spec import Hardware
@@ -66,6 +68,26 @@ mount -o ro LABEL={label} "$seed"
 install_agent "$seed/{agent}" /usr/local/bin/{agent}
 umount "$seed"
 rmdir "$seed"
+{shares}"""
+# Shares come as one folder with a directory or file each; a kernel may know but one of both ways.
+_SHARES = """\
+shares=/run/proa/shares
+mkdir -p "$shares"
+if ! grep -qF " $shares " /proc/self/mounts; then
+	mount -t virtiofs -o nosuid,nodev {tag} "$shares" 2>/dev/null ||
+		mount -t 9p -o nosuid,nodev,{options} {tag} "$shares"
+fi
+share() {{
+	if grep -qF " $2 " /proc/self/mounts; then return; fi
+	if [ -d "$shares/$1" ]; then
+		mkdir -p "$2"
+	else
+		mkdir -p "$(dirname "$2")"
+		[ -e "$2" ] || : > "$2"
+	fi
+	mount --bind "$shares/$1" "$2"
+}}
+{lines}
 """
 
 
@@ -73,7 +95,8 @@ rmdir "$seed"
 class Seed:
     """What one machine is told; `agent` is our program for its architecture.
 
-    `key` is a public ssh key, one line, that may log in as root.
+    `key` is a public ssh key, one line, that may log in as root; `targets` are where its shares,
+    in their order, shall be seen.
     """
 
     instance_id: str
@@ -82,6 +105,7 @@ class Seed:
     key: str = ""
     user_data: str = ""
     network: str = ""
+    targets: tuple[str, ...] = ()
 
 
 def wanted(hardware: Hardware) -> bool:
@@ -95,13 +119,15 @@ def of(launch: Launch, agent: bytes) -> Seed:
     return Seed(
         launch.id, launch.hostname, agent, launch.ssh_key,
         hardware.cloud_init, hardware.cloud_init_network,
+        tuple(share.target for share in launch.shares),
     )  # fmt: skip
 
 
 def build(seed: Seed) -> bytes:
     """The disk's content.  Raises Invalid."""
     identity = {"instance-id": seed.instance_id, "local-hostname": seed.hostname}
-    hook = _HOOK.format(install=INSTALL, key=seed.key, label=LABEL, agent=AGENT)
+    shares = _shares(seed.targets) if seed.targets else ""
+    hook = _HOOK.format(install=INSTALL, key=seed.key, label=LABEL, agent=AGENT, shares=shares)
     files = {
         "meta-data": json.dumps(identity).encode() + b"\n",
         "user-data": (seed.user_data or _EMPTY).encode(),
@@ -111,3 +137,10 @@ def build(seed: Seed) -> bytes:
     if seed.network:
         files["network-config"] = seed.network.encode()
     return iso.build(LABEL, files, frozenset({AGENT}))
+
+
+def _shares(targets: tuple[str, ...]) -> str:
+    """Commands that mount every share at its target, parents before children."""
+    ordered = sorted(enumerate(targets), key=lambda item: item[1].count("/"))
+    lines = "\n".join(f"share {number} {shlex.quote(target)}" for number, target in ordered)
+    return _SHARES.format(tag=qemu.SHARES_TAG, options=plans.SHARE_OPTIONS, lines=lines)
