@@ -19,7 +19,7 @@ from tests.support.http import ApiError
 from tests.support.instances import Api, eventually
 from tests.support.paths import PROA, ROOT, SOURCE
 
-KERNELS = ROOT / "build" / "test-kernels"
+KERNELS = {name: ROOT / "build" / f"test-{name}" for name in ("kernels", "kernels-arm64")}
 
 
 @dataclass
@@ -115,14 +115,15 @@ def engine(prefix: str = "proa-", **environment: str) -> Iterator[EngineProcess]
     """An engine on a fresh root; at the end it is emptied, stopped and must have left nothing."""
     base = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     running = EngineProcess(base / "root", environment=environment)
-    kernels = running.root / "vm" / "kernels"
-    if KERNELS.is_dir():
-        shutil.copytree(KERNELS, kernels)
+    for name, kept in KERNELS.items():
+        if kept.is_dir():
+            shutil.copytree(kept, running.root / "vm" / name)
     try:
         yield running.start()
         running.remove_all()
-        if kernels.is_dir() and not KERNELS.exists():
-            keep_kernels(kernels)
+        for name, kept in KERNELS.items():
+            if (found := running.root / "vm" / name).is_dir() and not kept.exists():
+                keep_kernels(found, kept)
     finally:
         running.stop()
     left = leftovers(running.root)
@@ -130,13 +131,13 @@ def engine(prefix: str = "proa-", **environment: str) -> Iterator[EngineProcess]
     subprocess.run(["rm", "-rf", "--one-file-system", str(base)], check=True)
 
 
-def keep_kernels(found: Path) -> None:
+def keep_kernels(found: Path, kept: Path) -> None:
     """Let the next engine find the guest's kernel, as it does on a machine where one has run."""
-    KERNELS.parent.mkdir(exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=".kernels-", dir=KERNELS.parent))
+    kept.parent.mkdir(exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".kernels-", dir=kept.parent))
     shutil.copytree(found, fresh, dirs_exist_ok=True)
     with contextlib.suppress(OSError):  # another run was faster
-        fresh.rename(KERNELS)
+        fresh.rename(kept)
     shutil.rmtree(fresh, ignore_errors=True)
 
 

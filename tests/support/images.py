@@ -61,10 +61,11 @@ class Layer:
 
 
 def archive(name: str, *layers: bytes, **config: Any) -> bytes:
-    """A docker-archive of these layers, named `name`; `config` is the OCI image's `config`."""
+    """A docker-archive of these layers, named `name`; `config` is the OCI image's `config`, but for
+    `architecture`."""
     digests = [hashlib.sha256(layer).hexdigest() for layer in layers]
     document = {
-        "architecture": "amd64",
+        "architecture": config.pop("architecture", "amd64"),
         "os": "linux",
         "created": "2024-01-01T00:00:00Z",
         "config": config,
