@@ -32,5 +32,5 @@ def test_one_that_runs_is_rolled_back_by_force_only(place: Place) -> None:
     assert caught.value.status == 409
     place.api.call("POST", f"/proa/instances/{made.id}/rollback", {"Force": True})
     assert made.state()["Status"] == "exited"
-    with pytest.raises(ApiError, match="no snapshot 'absent'"):
+    with pytest.raises(ApiError, match="has no snapshot 'absent'"):
         place.api.call("POST", f"/proa/instances/{made.id}/rollback", {"Snapshot": "absent"})

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from proa.engine import lifecycle, machines
+from proa.engine import lifecycle, machines, snapshots
 from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.errors import Conflict, Invalid, NotFound, ProaError, Unsupported
@@ -19,7 +19,6 @@ from proa.isolation.vm import chain, layers, view
 from proa.isolation.vm.layers import Chain, Layer
 from proa.isolation.vm.machine import Machine
 
-SNAPSHOTS = "snapshots"
 _MACHINE_STATE = ("nvram", "tpm")  # of a whole machine, beside its disks
 
 
@@ -81,10 +80,12 @@ def usage(core: Core) -> dict[tuple[int, int], Held]:
 def _places(instance: Instance, directory: Path) -> Iterator[tuple[str, Path]]:
     """An instance's directory and its snapshots', by what holds them."""
     yield instance.name, directory
-    snapshots = directory / SNAPSHOTS
-    if snapshots.is_dir():
-        for path in sorted(snapshots.iterdir()):
+    kept = directory / snapshots.DIRECTORY
+    if kept.is_dir():
+        for path in sorted(kept.iterdir()):
             yield f"{instance.name}@{path.name}", path
+    if (directory / snapshots.SUSPENDED).is_dir():
+        yield f"{instance.name}@{snapshots.SUSPENDED}", directory / snapshots.SUSPENDED
 
 
 def _add_chain(found: dict[tuple[int, int], Held], known: Chain, holder: str) -> None:
@@ -213,22 +214,19 @@ def _base(path: str) -> Layer:
 
 
 def rollback(core: Core, instance: Instance, snapshot: str = "", *, force: bool = False) -> None:
-    """Put a stopped instance's files back to its image's, or to a snapshot of it.
+    """Put a stopped instance back to its image's files, or to a snapshot of it.
 
     With `force` one that runs is killed first.  Raises Conflict, NotFound.
     """
-    directory = core.directory(instance.id)
-    source = directory / SNAPSHOTS / snapshot
-    if snapshot and ("/" in snapshot or snapshot.startswith(".") or not source.is_dir()):
-        raise NotFound(f"no snapshot '{snapshot}' of instance '{instance.name}'")
+    if snapshot:
+        snapshots.path_of(core, instance, snapshot)
     if instance.live and force:
         lifecycle.kill(core, instance, "KILL")
     with _stopped(instance, "rolled back"):
         if snapshot:
-            layers.share(layers.load(source), directory, writable=True)
-            layers.sweep(directory)
+            snapshots.restore(core, instance, snapshot)
         else:
-            _to_image(directory)
+            _to_image(core.directory(instance.id))
     core.emit(instance, "rollback", snapshot=snapshot)
 
 

@@ -61,8 +61,7 @@ def fork(core: Core, source: Instance, count: int = 1, prefix: str = "") -> Fork
                 found = found.whole()
             opened.callback(found.close)
             for copy in copies:
-                layers.share(chains, core.directory(copy.id))
-                layers.grow(core.directory(copy.id))
+                layers.share(chains, core.directory(copy.id), writable=True)
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 list(pool.map(lambda copy: bring_up(core, copy, found, FORK), copies))
         undo.pop_all()

@@ -126,8 +126,9 @@ def _with_memory(core: Core, instance: Instance, work: Path, *, go_on: bool) -> 
 def _disks(core: Core, instance: Instance, work: Path) -> str:
     directory, running = core.directory(instance.id), instance.running
     if not isinstance(running, Machine):
-        layers.share(layers.load(directory), work)
-        layers.grow(directory)
+        before = layers.load(directory)
+        layers.grow(directory)  # first: what is shared must not be a top
+        layers.share(before, work)
         return STOPPED
     written = False
     prepared = chain.prepare(running.qmp, directory)
@@ -299,8 +300,7 @@ def put_back(core: Core, instance: Instance, path: Path, found: Snapshot) -> Non
         if core.isolation(instance.isolation).features.shares_kernel:
             _swap_upper(directory, path)
         else:
-            layers.share(layers.load(path), directory)
-            layers.grow(directory)
+            layers.share(layers.load(path), directory, writable=True)
             layers.sweep(directory)
         if machine is not None:
             duplicate.bring_up(core, instance, machine, duplicate.SNAPSHOT, found.address)
