@@ -48,6 +48,7 @@ def freeze(machine: Machine, directory: Path, into: Path | None = None) -> Chain
 def prepare(control: qmp.Qmp, directory: Path) -> Prepared:
     """All of it that takes time; the guest's writes still go where they went."""
     before, modes = agree(control, directory), active(control)
+    _drop_unused(control, before)
     for chain in before.values():
         _sync(chain.top)  # or the guest would wait while QEMU does it
     added: dict[str, Layer] = {}
@@ -77,6 +78,17 @@ def commit(prepared: Prepared, into: Path | None = None) -> Chains:
     if into is not None:
         layers.share(before, into)
     return before
+
+
+def _drop_unused(control: qmp.Qmp, chains: Chains) -> None:
+    """Rid QEMU of overlays that an engine prepared before it was killed."""
+    used = {blocks.node(name, layer.number) for name in chains for layer in chains[name].layers}
+    for item in control.execute("query-named-block-nodes", {"flat": True}):
+        found = str(item["node-name"])
+        match = _NODE.fullmatch(found)
+        if match and match[1] in chains and found not in used:
+            with suppress(ProaError):  # one that is above it goes first, or it is in use
+                control.execute("blockdev-del", {"node-name": found})
 
 
 def cancel(prepared: Prepared) -> None:
