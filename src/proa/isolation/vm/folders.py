@@ -21,7 +21,7 @@ from proa import capabilities, plan
 from proa.agent import MAIN, Kind
 from proa.errors import HostError, IsolationError, Unsupported
 from proa.isolation.places import Place, Places
-from proa.isolation.vm import hull, qemu
+from proa.isolation.vm import confinement, hull, qemu
 from proa.isolation.vm.settings import host_limits
 from proa.plan import encode
 from proa.resources import Launch
@@ -37,6 +37,7 @@ KEPT = (
 )  # fmt: skip
 WITHOUT = "-mknod:-setfcap"  # of what it wants by itself
 FILES_MAXIMUM = 1 << 20  # it keeps one open for every file the guest remembers
+OPEN_FILES_MAXIMUM = "/proc/sys/fs/file-max"  # it reads that, and ends when it cannot
 ASK_SECONDS = 10.0
 
 
@@ -134,12 +135,21 @@ def serve(places: Places, skeleton: Path, launch: Launch) -> Folders:
             mask = capabilities.mask(add=KEPT, drop=("ALL",))
             steps += (
                 plan.Rlimit("nofile", files, files), plan.Capabilities(f"{mask:x}"),
-                plan.NoNewPrivileges(), plan.Exec(server.arguments(plan.INHERIT_FIRST, files)),
+                plan.NoNewPrivileges(), *_restricted(server.program),
+                plan.Exec(server.arguments(plan.INHERIT_FIRST, files)),
             )  # fmt: skip
             sent = (listener.fileno(), *trees)
             place.agent.finish(place.agent.begin(Kind.LAUNCH, MAIN, encode(steps), 0, sent))
         undo.pop_all()
     return Folders(place, connection)
+
+
+def _restricted(program: str) -> tuple[plan.Step, ...]:
+    """Landlock, where the kernel has it.  System calls are the program's own affair: its filter is
+    narrower than ours, and it needs `unshare` for each of its threads."""
+    if not confinement.landlock_abi():
+        return ()
+    return (plan.Landlock((*confinement.rules(program), f"read:{OPEN_FILES_MAXIMUM}")),)
 
 
 def _connected(directory: Path) -> tuple[socket.socket, socket.socket]:
