@@ -60,6 +60,7 @@ OPTIONS = (
     Option("--firmware", "text", "auto|bios|uefi|secureboot", "the machine's firmware"),
     Option("--tpm", "flag", "", "a TPM 2.0 in the machine"),
     Option("--disk-bus", "text", "virtio|ide|sata|nvme|scsi", "how the machine sees its disk"),
+    Option("--disk-cache", "text", "MODE", "writeback, none, writethrough or unsafe (for vms)"),
     Option("--nic", "text", "virtio|e1000|rtl8139", "the machine's network card"),
     Option("--display", "text", "none|std|virtio", "the machine's graphics card"),
     Option("--shares", "text", "auto|9p|virtiofs", "how a vm gets what -v shares"),
@@ -122,7 +123,7 @@ _HARDWARE = (
     ("PauseIdleSeconds", "pause_idle"),
     ("DiskBytes", "disk_size"), ("Format", "disk_format"), ("Boot", "boot"),
     ("Machine", "machine"), ("Firmware", "firmware"), ("Tpm", "tpm"), ("DiskBus", "disk_bus"),
-    ("Nic", "nic"), ("Display", "display"), ("Shares", "shares"),
+    ("Cache", "disk_cache"), ("Nic", "nic"), ("Display", "display"), ("Shares", "shares"),
 )  # fmt: skip
 _DISK_ENDINGS = (".qcow2", ".raw", ".img", ".vmdk", ".vhdx", ".vdi")
 

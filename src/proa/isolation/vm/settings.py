@@ -9,6 +9,7 @@ from typing import Any
 
 from proa.errors import Invalid
 from proa.host.cpus import numbers
+from proa.isolation.vm import blocks
 from proa.spec import Limits
 
 MIB = 1 << 20
@@ -26,6 +27,7 @@ class Settings:
     first start.  `spares` clones of the image used last wait paused; with `warm` they have
     rehearsed a start before, which makes theirs faster still and takes about 60 MB more each.
     Instances idle for `pause_idle_seconds` are stopped until they are called; 0: never.
+    `disk_cache` is what an instance gets that does not say (`blocks.CACHES`).
     """
 
     kernel: str = ""
@@ -37,6 +39,7 @@ class Settings:
     spares: int = 1
     warm: bool = False
     pause_idle_seconds: int = 0
+    disk_cache: str = "writeback"
 
     @classmethod
     def parse(cls, table: dict[str, Any]) -> Settings:
@@ -50,7 +53,17 @@ class Settings:
             raise Invalid(
                 f"unknown accelerator '{settings.accelerator}'", hint="use auto, kvm or tcg"
             )
+        blocks.cache(settings.disk_cache)
         return settings
+
+
+def cache_mode(settings: Settings, wanted: str, *, thrown_away: bool) -> str:
+    """How the host caches a vm's disk: as asked, else as set; `unsafe` unasked only for what is
+    thrown away."""
+    if wanted:
+        return wanted
+    unsafe = settings.disk_cache == "unsafe" and not thrown_away
+    return blocks.DEFAULT_CACHE if unsafe else settings.disk_cache
 
 
 def shape(limits: Limits, settings: Settings) -> tuple[int, int]:

@@ -36,7 +36,7 @@ from proa.isolation.vm.checkpoint import Checkpoint
 from proa.isolation.vm.images import ImageTemplates, Wanted
 from proa.isolation.vm.machine import Machine
 from proa.isolation.vm.prepared import Ground, Preparation
-from proa.isolation.vm.settings import MIB, Settings, host_limits, reach, shape
+from proa.isolation.vm.settings import MIB, Settings, cache_mode, host_limits, reach, shape
 from proa.isolation.vm.spares import Order, Spares
 from proa.isolation.vm.template import Template, Templates
 from proa.isolation.vm.whole.running import WHOLE
@@ -132,6 +132,8 @@ class Vms:
 
         A whole machine is made ready: it boots when it is launched.
         """
+        mode = cache_mode(self._settings, launch.hardware.cache, thrown_away=launch.remove)
+        launch = replace(launch, hardware=replace(launch.hardware, cache=mode))
         if launch.hardware.disk:
             return self._wholes.start(launch)
         architecture = "" if launch.idle else launch.architecture
@@ -308,6 +310,7 @@ class Vms:
         server: folders.Folders | None = None,
     ) -> Machine:
         facts = self._facts(machine, started_by, launch.hardware.accelerator)
+        facts["cache"] = launch.hardware.cache
         if launch.shares:
             facts["shares"] = folders.VIRTIOFS if server else folders.NINEP
         made = Machine(

@@ -112,7 +112,7 @@ def _disk(board: Board, opened: Opened, cache: blocks.Cache) -> tuple[str, ...]:
     sata = ("-device", f"ide-hd,id={DISK},bus=ide.0,{common}")
     devices = {
         "virtio": ("-device", f"virtio-blk-pci,id={DISK},{common}"),
-        "nvme": ("-device", f"nvme,id={DISK},serial={DISK},drive={node},bootindex={order}"),
+        "nvme": ("-device", f"nvme,id={DISK},serial={DISK},{common}"),
         "scsi": ("-device", "virtio-scsi-pci,id=scsi", "-device",
                  f"scsi-hd,id={DISK},bus=scsi.0,{common}"),
         "ide": sata,

@@ -123,7 +123,7 @@ def _facts(parts: Parts, host: Ground) -> dict[str, str]:
         "machine": board.machine, "firmware": board.firmware,
         "disk": hardware.disk, "disk_format": parts.disk.layers[-1].format,
         "disk_bus": board.disk_bus, "nic": board.nic, "display": board.display,
-        "tpm": "2.0" if board.tpm else "none", "cache": hardware.cache or blocks.DEFAULT_CACHE,
+        "tpm": "2.0" if board.tpm else "none", "cache": hardware.cache,
         "ram_mib": str(board.ram_bytes // MIB), "vcpus": str(board.vcpus),
         "landlock": confinement.fact(),
     }  # fmt: skip
