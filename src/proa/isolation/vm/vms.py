@@ -132,8 +132,7 @@ class Vms:
 
         A whole machine is made ready: it boots when it is launched.
         """
-        mode = cache_mode(self._settings, launch.hardware.cache, thrown_away=launch.remove)
-        launch = replace(launch, hardware=replace(launch.hardware, cache=mode))
+        launch = self._cached(launch)
         if launch.hardware.disk:
             return self._wholes.start(launch)
         architecture = "" if launch.idle else launch.architecture
@@ -156,7 +155,7 @@ class Vms:
     def revive(self, launch: Launch, found: Checkpoint, started_by: str) -> Machine:
         """A machine loaded from a checkpoint, with the instance's own disks; it stands still, and
         its tap is on no bridge, until `take_over`."""
-        ready = self._ready()
+        ready, launch = self._ready(), self._cached(launch)
         berth = self._berths.take(ready.skeleton)
         with hull.watched(berth, self._places):
             self._dress(berth, launch)
@@ -285,6 +284,11 @@ class Vms:
         self._images.want(
             Wanted(machine, launch.rootfs.image_id, image, generic, ready.seed, ready.skeleton)
         )
+
+    def _cached(self, launch: Launch) -> Launch:
+        """The same with its disks' cache mode decided."""
+        mode = cache_mode(self._settings, launch.hardware.cache, thrown_away=launch.remove)
+        return replace(launch, hardware=replace(launch.hardware, cache=mode))
 
     def _dress(self, berth: hull.Hull, launch: Launch) -> None:
         """What the host gives an instance beside its machine."""
