@@ -144,6 +144,8 @@ def boot(engine: EngineProcess, work: Path) -> Machine:
         "127.0.0.1::80",
         "--cloud-init",
         str(data),
+        "-v",
+        f"{work}/shared:/srv/shared",
         str(disk(engine)),
     )
     done = _proa(engine, *words)

@@ -151,6 +151,17 @@ def test_cloud_init_did_all_that_it_was_told(machine: Machine) -> None:
     assert machine.shell("cat /var/tmp/ran").strip() == machine.id
 
 
+def test_a_share_is_where_it_was_asked_for(machine: Machine) -> None:
+    found = machine.inspect()
+    shared = Path(found["Mounts"][0]["Source"])
+    (shared / "from-host").write_text("of the host\n")
+    assert machine.shell("cat /srv/shared/from-host; echo inside >/srv/shared/made") == (
+        "of the host\n"
+    )
+    assert (shared / "made").read_text() == "inside\n"
+    assert found["Proa"]["Shares"] in machine.shell("grep ' /srv/shared ' /proc/mounts")
+
+
 def test_the_users_data_is_the_users_alone(machine: Machine, tmp_path: Path) -> None:
     told = json.loads(machine.shell("tail -n 1 /var/lib/cloud/instance/user-data.txt"))
     assert told == json.loads(monolith.user_data(tmp_path).partition("\n")[2])

@@ -55,6 +55,23 @@ def test_a_seed_says_who_the_machine_is_and_leaves_the_users_data_alone(tmp_path
     assert files[seed.AGENT] == b"agent" and b"ssh-ed25519 AAAA proa" in files["vendor-data"]
 
 
+def test_shares_are_mounted_by_the_hook_whatever_their_targets_are_called() -> None:
+    targets = ("/srv/it's $HOME/deep", "/srv/it's $HOME", "/file")
+    hook = seed.mounts(targets)
+    stub = 'mount() { printf "%s|" "$@"; echo; }; mkdir() { :; }; grep() { return 1; }; '
+    done = subprocess.run(
+        ["sh", "-euc", stub + hook.replace(": >", ": #")], capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    bound = [line.split("|")[1:3] for line in done.stdout.splitlines() if "--bind" in line]
+    shares = "/run/proa/shares"
+    assert bound == [
+        [f"{shares}/2", "/file"],
+        [f"{shares}/1", "/srv/it's $HOME"],
+        [f"{shares}/0", "/srv/it's $HOME/deep"],
+    ]
+
+
 def test_the_vendors_hook_is_a_shell_script_and_installs_what_it_should(tmp_path: Path) -> None:
     """Its function, with a system that has no systemd: the program is copied and started."""
     need(shutil.which("setsid"), "setsid", "setsid is not installed")

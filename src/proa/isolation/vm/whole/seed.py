@@ -126,7 +126,7 @@ def of(launch: Launch, agent: bytes) -> Seed:
 def build(seed: Seed) -> bytes:
     """The disk's content.  Raises Invalid."""
     identity = {"instance-id": seed.instance_id, "local-hostname": seed.hostname}
-    shares = _shares(seed.targets) if seed.targets else ""
+    shares = mounts(seed.targets) if seed.targets else ""
     hook = _HOOK.format(install=INSTALL, key=seed.key, label=LABEL, agent=AGENT, shares=shares)
     files = {
         "meta-data": json.dumps(identity).encode() + b"\n",
@@ -139,7 +139,7 @@ def build(seed: Seed) -> bytes:
     return iso.build(LABEL, files, frozenset({AGENT}))
 
 
-def _shares(targets: tuple[str, ...]) -> str:
+def mounts(targets: tuple[str, ...]) -> str:
     """Commands that mount every share at its target, parents before children."""
     ordered = sorted(enumerate(targets), key=lambda item: item[1].count("/"))
     lines = "\n".join(f"share {number} {shlex.quote(target)}" for number, target in ordered)
