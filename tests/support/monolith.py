@@ -44,12 +44,12 @@ def user_data(work: Path) -> str:
     source = "deb [trusted=yes] file:/srv/repository tiny main\n"
     files.append({"path": "/etc/apt/sources.list.d/tests.list", "content": source})
     greeting = {"path": "/etc/greeting", "content": "from user data\n", "permissions": "0640"}
-    operator = {
-        "name": "operator", "uid": "1500", "groups": ["sudo"], "shell": "/bin/bash",
+    captain = {
+        "name": "captain", "uid": "1500", "groups": ["sudo"], "shell": "/bin/bash",
         "sudo": ["ALL=(ALL) NOPASSWD:ALL"], "ssh_authorized_keys": [KEY],
     }  # fmt: skip
     told = {
-        "users": [operator], "write_files": [*files, greeting], "packages": ["proa-hello"],
+        "users": [captain], "write_files": [*files, greeting], "packages": ["proa-hello"],
         "runcmd": [["sh", "-c", "echo $INSTANCE_ID > /var/tmp/ran"]],
     }  # fmt: skip
     return "#cloud-config\n" + json.dumps(told)
@@ -77,8 +77,15 @@ class Machine(Instance):
 
     def await_up(self) -> None:
         """Until its system says that it has started, well or not."""
-        eventually(self.answers, BOOT_SECONDS, "no agent came up in there")
-        self.exec("systemctl", "is-system-running", "--wait")
+        eventually(self.started, BOOT_SECONDS, "the system in there did not come up")
+
+    def started(self) -> bool:
+        """Whether its system has done all it does when it starts."""
+        try:
+            said = self.exec("systemctl", "is-system-running").stdout.strip()
+        except ApiError:
+            return False
+        return said not in ("", "initializing", "starting")
 
     @contextmanager
     def guest_agent(self) -> Iterator[Qga]:

@@ -46,15 +46,15 @@ def test_a_command_runs_with_its_code_streams_and_input(machine: Machine) -> Non
 
 
 def test_a_command_has_the_users_and_the_directory_of_that_system(machine: Machine) -> None:
-    done = machine.exec("sh", "-c", 'id -un; pwd; echo "$HOME $A"', User="operator",
+    done = machine.exec("sh", "-c", 'id -un; pwd; echo "$HOME $A"', User="captain",
                         WorkingDir="/usr", Env=["A=b"])  # fmt: skip
-    assert done.stdout.split("\n")[:3] == ["operator", "/usr", "/home/operator b"]
+    assert done.stdout.split("\n")[:3] == ["captain", "/usr", "/home/captain b"]
 
 
 def test_a_command_has_all_rights_of_that_systems_root(machine: Machine) -> None:
     machine.shell("mkdir -p /mnt/x && mount -t tmpfs x /mnt/x && umount /mnt/x")
     assert "CapEff:\t000001ffffffffff" in machine.shell("grep CapEff /proc/self/status")
-    assert machine.shell("sudo -u operator sudo id -u") == "0\n"
+    assert machine.shell("sudo -u captain sudo id -u") == "0\n"
 
 
 def test_a_command_has_a_terminal_of_the_right_size(machine: Machine) -> None:
@@ -144,8 +144,8 @@ def test_without_an_agent_there_is_a_reason_and_a_hint(machine: Machine) -> None
 
 def test_cloud_init_did_all_that_it_was_told(machine: Machine) -> None:
     assert "status: done" in machine.shell("cloud-init status --long")
-    assert machine.shell("id operator").startswith("uid=1500(operator)")
-    assert monolith.KEY in machine.shell("cat /home/operator/.ssh/authorized_keys")
+    assert machine.shell("id captain").startswith("uid=1500(captain)")
+    assert monolith.KEY in machine.shell("cat /home/captain/.ssh/authorized_keys")
     assert machine.shell("stat -c %a /etc/greeting; cat /etc/greeting") == "640\nfrom user data\n"
     assert machine.shell("cat /usr/share/hello; hostname") == "from a package\nshop-one\n"
     assert machine.shell("cat /var/tmp/ran").strip() == machine.id
@@ -224,7 +224,7 @@ def test_where_ours_does_not_run_qemus_agent_does_what_it_can(machine: Machine) 
         done = machine.exec("sh", "-c", "cat; echo err >&2; exit 5", stdin=b"given")
         assert (done.code, done.stdout, done.stderr) == (5, "given", "err\n")
         assert machine.exec("no-such-program").code == 127
-        refused = monolith.ran(machine.engine, "exec", "-u", "operator", "monolith", "id")
+        refused = monolith.ran(machine.engine, "exec", "-u", "captain", "monolith", "id")
         assert refused.code and "another user" in refused.stdout + refused.stderr
         machine.put("/var/tmp", {"stranger/file": b"content"})
         assert machine.get("/var/tmp/stranger") == {"stranger/file": b"content"}
