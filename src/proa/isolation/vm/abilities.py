@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,18 @@ from proa.isolation.vm import architectures
 from proa.isolation.vm.architectures import Architecture
 from proa.isolation.vm.qmp import Qmp
 
-FORMAT = 1  # of the kept file
+FORMAT = 2  # of the kept file
+WORDS_MAXIMUM = 400
+ACCELERATORS = ("tcg", "kvm")
+NEEDED = (
+    "virtio-blk-pci", "virtio-serial-pci", "virtserialport", "virtio-net-pci", "virtio-9p-pci",
+    "pcie-pci-bridge",
+)  # fmt: skip
+DEVICES = (
+    *NEEDED, "virtio-mem-pci", "virtio-rng-pci", "virtio-scsi-pci", "vhost-user-fs-pci", "nvme",
+    "vmgenid", "e1000", "rtl8139", "VGA", "virtio-vga", "virtio-gpu-pci", "ramfb", "tpm-tis",
+    "tpm-tis-device", "qemu-xhci", "usb-tablet", "usb-kbd",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Abilities:
     deprecated: frozenset[str]  # machines that are going to be removed
     machine_options: frozenset[str]  # of the board image vms have
     accelerators: frozenset[str]  # compiled in, which says nothing of the host
-    devices: frozenset[str]
+    devices: frozenset[str]  # of DEVICES
     backend_options: frozenset[str]  # of memory-backend-file
     chardev_options: frozenset[str]
     migration: frozenset[str]  # capabilities
@@ -48,11 +60,7 @@ class Abilities:
 
     def missing(self) -> list[str]:
         """What templates and clones cannot do without, and is not there."""
-        needed = {
-            "device": ("virtio-blk-pci", "virtio-serial-pci", "virtserialport", "virtio-net-pci",
-                       "virtio-9p-pci"),
-            "migration capability": ("x-ignore-shared",),
-        }  # fmt: skip
+        needed = {"device": NEEDED, "migration capability": ("x-ignore-shared",)}
         have = {"device": self.devices, "migration capability": self.migration}
         return [
             f"{kind} '{name}'" for kind, names in needed.items() for name in names
@@ -113,9 +121,9 @@ def ask(architecture: Architecture) -> Abilities:
             deprecated=frozenset(str(row["name"]) for row in machines if row.get("deprecated")),
             machine_options=_properties(control, f"{kind}-machine"),
             accelerators=frozenset(
-                name.removesuffix("-accel") for name in _types(control, "accel") if "-" in name
+                name for name in ACCELERATORS if _properties(control, f"{name}-accel")
             ),
-            devices=frozenset(_types(control, "device")),
+            devices=frozenset(name for name in DEVICES if _properties(control, name)),
             backend_options=_properties(control, "memory-backend-file"),
             chardev_options=frozenset(_parameters(control, "chardev")),
             migration=frozenset(
@@ -133,7 +141,7 @@ def ask(architecture: Architecture) -> Abilities:
 def _monitor(architecture: Architecture) -> Iterator[Qmp]:
     """QMP of a machine without anything; the program is gone afterwards."""
     ours, theirs = socket.socketpair()
-    with theirs:
+    with theirs, tempfile.TemporaryFile() as said:
         argv = (
             str(architecture.program), "-M", "none", "-nodefaults", "-no-user-config",
             "-display", "none", "-chardev", f"socket,id=q,fd={theirs.fileno()}",
@@ -142,7 +150,7 @@ def _monitor(architecture: Architecture) -> Iterator[Qmp]:
         try:
             process = subprocess.Popen(
                 argv, pass_fds=(theirs.fileno(),), cwd="/", env={}, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=said,
             )  # fmt: skip
         except OSError as error:
             ours.close()
@@ -150,31 +158,38 @@ def _monitor(architecture: Architecture) -> Iterator[Qmp]:
                 f"cannot run '{architecture.program}': {os.strerror(error.errno or 0)}",
                 hint=f"install '{architecture.package}'",
             ) from error
-    control = Qmp(ours)
-    try:
-        control.execute("qmp_capabilities")
-        yield control
-    except ProaError as error:
-        raise IsolationError(
-            f"'{architecture.program}' cannot be asked what it can: {error.message}"
-        ) from error
-    finally:
-        control.close()
-        process.kill()
-        process.wait()
+        theirs.close()
+        control = Qmp(ours)
+        try:
+            control.execute("qmp_capabilities")
+            yield control
+        except ProaError as error:
+            process.kill()
+            process.wait()
+            words = os.pread(said.fileno(), WORDS_MAXIMUM, 0).decode(errors="replace").split()
+            raise IsolationError(
+                f"'{architecture.program}' cannot be asked what it can: {error.message}"
+                + (f"; it said: {' '.join(words)}" if words else "")
+            ) from error
+        finally:
+            control.close()
+            process.kill()
+            process.wait()
 
 
 def _rows(answer: Any) -> list[dict[str, Any]]:
     return [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []
 
 
-def _types(control: Qmp, base: str) -> list[str]:
-    arguments = {"implements": base, "abstract": False}
-    return [str(row["name"]) for row in _rows(control.execute("qom-list-types", arguments))]
-
-
 def _properties(control: Qmp, kind: str) -> frozenset[str]:
-    rows = _rows(control.execute("qom-list-properties", {"typename": kind}))
+    """Of one type; nothing when there is none of that name.
+
+    Listing all types instead would load every module there is, and end QEMU at a broken one.
+    """
+    try:
+        rows = _rows(control.execute("qom-list-properties", {"typename": kind}))
+    except IsolationError:
+        return frozenset()
     return frozenset(str(row["name"]) for row in rows)
 
 
@@ -182,6 +197,6 @@ def _parameters(control: Qmp, option: str) -> list[str]:
     """What a command line option takes; nothing when there is none of that name."""
     try:
         rows = _rows(control.execute("query-command-line-options", {"option": option}))
-    except ProaError:
+    except IsolationError:
         return []
     return [str(item["name"]) for row in rows for item in _rows(row.get("parameters"))]
