@@ -29,6 +29,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "image": ("images", "load", "save", "import", "tag", "rmi", "history"),
     "usage": ("df", "image-prune", "system-prune"),
     "ssh": ("ssh",),
+    "console": ("console",),
     "changes": ("commit", "diff", "export"),
     "disks": ("to-disk", "from-disk"),
     "chains": ("disk-ls", "disk-df", "disk-flatten", "disk-rebase", "rollback"),
