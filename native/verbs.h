@@ -59,7 +59,8 @@ int exec_once(void);
 /* ---- verbs ------------------------------------------------------------------------------------- */
 
 #define VERB(name) int verb_##name(struct context *context, int argc, char **argv)
-VERB(attach); VERB(builtin); VERB(caps); VERB(cgroup); VERB(clock); VERB(cover); VERB(cwd); VERB(dir);
+VERB(attach); VERB(builtin); VERB(caps); VERB(cgroup); VERB(clock); VERB(cover); VERB(cwd); VERB(detach);
+VERB(dir);
 VERB(entropy); VERB(env); VERB(exec); VERB(hostname); VERB(inherit); VERB(interface); VERB(mask);
 VERB(landlock); VERB(module); VERB(mount); VERB(node); VERB(pin); VERB(nonewprivs); VERB(oom); VERB(readonly); VERB(rlimit); VERB(root);
 VERB(route); VERB(seccomp); VERB(swap); VERB(symlink); VERB(sysctl); VERB(tty); VERB(umask);

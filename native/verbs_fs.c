@@ -129,7 +129,7 @@ VERB(node)
 	if (parent < 0)
 		return -1;
 	mode_t mask = umask(0);
-	int result = mknodat(parent, name, S_IFCHR | mode,
+	int result = mknodat(parent, name, (*argv[4] == 'b' ? S_IFBLK : S_IFCHR) | mode,
 			     makedev((unsigned)major_number, (unsigned)minor_number));
 	umask(mask);
 	return close_with(parent, result);

@@ -162,6 +162,35 @@ VERB(attach)
 	return close_with(tree, result);
 }
 
+/* The directory itself is unmounted, whatever its path means by then. */
+static int unmount(int target)
+{
+	if (fchdir(target) < 0)
+		return -1;
+	int result = umount2(".", MNT_DETACH);
+	int error = errno;
+	if (chdir("/") < 0)
+		return -1;
+	errno = error;
+	return result;
+}
+
+VERB(detach)
+{
+	(void)context, (void)argc;
+	struct stat facts;
+	int target = path_open(argv[0], O_PATH | O_NOFOLLOW, 0);
+	if (target < 0)
+		return errno == ENOENT ? 0 : -1;
+	if (!is_mount(target))
+		return close_with(target, 0);
+	if (fstat(target, &facts) < 0)
+		return close_with(target, -1);
+	if (S_ISDIR(facts.st_mode))
+		return close_with(target, unmount(target));
+	return close_with(target, umount2(argv[0], MNT_DETACH | UMOUNT_NOFOLLOW));
+}
+
 /* ---- the root ---------------------------------------------------------------------------------- */
 
 bool is_mount(int path)

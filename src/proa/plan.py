@@ -151,14 +151,23 @@ class Symlink(Step):
 
 
 @dataclass(frozen=True)
+class Detach(Step):
+    """umount2(2) with MNT_DETACH of the topmost mount at a path; none there is fine."""
+
+    verb: ClassVar[str] = "detach"
+    path: str
+
+
+@dataclass(frozen=True)
 class Node(Step):
-    """mknod(2) of a character device; only where the place may (a vm's guest)."""
+    """mknod(2) of a device, `kind` c or b as there; only where the place may (a vm's guest)."""
 
     verb: ClassVar[str] = "node"
     path: str
     mode: str
     major: int
     minor: int
+    kind: str = "c"
 
 
 @dataclass(frozen=True)

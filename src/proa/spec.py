@@ -43,6 +43,15 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """A place in a network, by its name: what others may call it there, its address if given."""
+
+    network: str
+    aliases: tuple[str, ...] = ()
+    address: str = ""
+
+
+@dataclass(frozen=True)
 class Port:
     """A published port: `host_port` 0 asks for a free one."""
 
@@ -139,7 +148,8 @@ class Spec:
     isolation: str
     process: Process
     hostname: str
-    network: str = "bridge"  # or "none"
+    network: str = "bridge"  # or "none", or a user's
+    endpoints: tuple[Endpoint, ...] = ()  # empty: just that one
     mounts: tuple[Mount, ...] = ()
     ports: tuple[Port, ...] = ()
     limits: Limits = Limits()

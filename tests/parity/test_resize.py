@@ -123,7 +123,7 @@ def test_docker_period_and_quota_are_kept(place: Place) -> None:
 
 
 def test_what_the_host_cannot_hold_is_refused_with_the_sums(place: Place, container: Place) -> None:
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB
+    host = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / MIB)
     held = container.start("busy", "sleep", "1000", host={"Memory": host * 8 // 10 * MIB})
     asked = host * 3 // 10
     refused = place.create("busy", "true", host={"Memory": asked * MIB})

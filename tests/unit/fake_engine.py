@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from proa.engine import request
+from proa.engine import networks, request
 from proa.engine.events import Events
 from proa.engine.options import AttachOptions, LogOptions
 from proa.errors import Conflict, ImageNotFound, LaunchError, NotFound, NotModified
@@ -426,6 +426,12 @@ class FakeEngine:
 
     def usage(self, reference: str) -> dict[str, int]:
         return {"memory_bytes": 7}
+
+    def networks_list(self) -> Sequence[dict[str, Any]]:
+        return [networks.builtin(name) for name in networks.DRIVERS]
+
+    def network(self, reference: str) -> dict[str, Any]:
+        return networks.builtin(reference)
 
     def info(self) -> dict[str, Any]:
         return {

@@ -68,7 +68,7 @@ def test_version_and_info(api: Api) -> None:
     ("method", "target"),
     [
         ("GET", "/images/search"),
-        ("POST", "/images/create?fromSrc=http%3A%2F%2Fx"), ("POST", "/networks/create"),
+        ("POST", "/images/create?fromSrc=http%3A%2F%2Fx"),
     ],
 )  # fmt: skip
 def test_what_is_not_there_says_so_in_one_clear_line(api: Api, method: str, target: str) -> None:
@@ -121,15 +121,6 @@ def test_load_and_import_stream_their_body(api: Api) -> None:
     got = api("POST", "/images/create?fromSrc=-&repo=new&tag=1&changes=CMD+x", b"tar")
     assert got.json == {"status": IMAGE_ID}
     assert "new:1" in api.engine.images.names
-
-
-def test_networks(api: Api) -> None:
-    assert [net["Name"] for net in api("GET", "/networks").json] == ["bridge", "none"]
-    bridge = api("GET", "/networks/bridge").json
-    assert api("GET", f"/networks/{bridge['Id'][:12]}").json == bridge
-    assert api("GET", '/networks?filters={"name":["non"]}').json[0]["Driver"] == "null"
-    assert api("GET", "/networks/x").status == 404
-    assert api("POST", "/networks/prune").status == 200
 
 
 def test_volumes(api: Api) -> None:

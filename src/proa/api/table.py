@@ -23,7 +23,6 @@ from proa.api.proa import build as own_build
 from proa.api.proa import chains, copies, disks, extensions, packages, registry, screen, ssh
 from proa.api.routes import Route
 
-NO_NETWORKS = refusal("changing networks", "use bridge or none")
 ROUTES = (
     Route("GET", "/_ping", system.ping),
     Route("HEAD", "/_ping", system.ping),
@@ -88,12 +87,12 @@ ROUTES = (
     Route("DELETE", "/images/{name}", images.remove),
     # networks and volumes
     Route("GET", "/networks", networks.listing),
-    Route("POST", "/networks/create", NO_NETWORKS),
+    Route("POST", "/networks/create", networks.create),
     Route("POST", "/networks/prune", networks.prune),
     Route("GET", "/networks/{id}", networks.inspect),
-    Route("DELETE", "/networks/{id}", NO_NETWORKS),
-    Route("POST", "/networks/{id}/connect", NO_NETWORKS),
-    Route("POST", "/networks/{id}/disconnect", NO_NETWORKS),
+    Route("DELETE", "/networks/{id}", networks.remove),
+    Route("POST", "/networks/{id}/connect", networks.connect),
+    Route("POST", "/networks/{id}/disconnect", networks.disconnect),
     Route("GET", "/volumes", volumes.listing),
     Route("POST", "/volumes/create", volumes.create),
     Route("POST", "/volumes/prune", volumes.prune),

@@ -32,7 +32,9 @@ OPTIONS = (
     Option("--expose", "list", "PORT", "expose a port"),
     Option("--entrypoint", "text", "COMMAND", "replace the image's entrypoint"),
     *limits.OPTIONS,
-    Option("--net, --network", "text", "bridge|none", "network"),
+    Option("--net, --network", "list", "NAME", "network: bridge, none, or one made; repeatable"),
+    Option("--network-alias", "list", "NAME", "a further name of it in its first network"),
+    Option("--ip", "text", "ADDRESS", "its address in its first network"),
     Option("-h, --hostname", "text", "NAME", "host name inside"),
     Option("-l, --label", "list", "KEY[=VALUE]", "label"),
     Option("--read-only", "flag", "", "make the root file system read-only"),
@@ -77,7 +79,7 @@ _PLAIN = (
 _PLAIN_HOST = (
     ("CapAdd", "cap_add"), ("CapDrop", "cap_drop"), ("SecurityOpt", "security_opt"),
     ("ExtraHosts", "add_host"), ("Dns", "dns"), ("DnsSearch", "dns_search"),
-    ("ShmSize", "shm_size"), ("NetworkMode", "network"), ("ReadonlyRootfs", "read_only"),
+    ("ShmSize", "shm_size"), ("ReadonlyRootfs", "read_only"),
     ("AutoRemove", "rm"), ("PublishAllPorts", "publish_all"), ("GroupAdd", "group_add"),
 )  # fmt: skip
 
@@ -115,8 +117,22 @@ def body(values: Values, arguments: list[str]) -> dict[str, Any]:
     exposed = _ports(values, host)
     if exposed:
         config["ExposedPorts"] = exposed
+    if values.network:
+        _networks(values, config, host)
     config["HostConfig"] = host
     return config
+
+
+def _networks(values: Values, config: dict[str, Any], host: dict[str, Any]) -> None:
+    """The first network is the mode; what is said of it, and of others, is in endpoints."""
+    host["NetworkMode"] = values.network[0]
+    endpoints: dict[str, dict[str, Any]] = {name: {} for name in values.network}
+    if values.network_alias:
+        endpoints[values.network[0]]["Aliases"] = values.network_alias
+    if values.ip:
+        endpoints[values.network[0]]["IPAMConfig"] = {"IPv4Address": values.ip}
+    if len(endpoints) > 1 or any(endpoints.values()):
+        config["NetworkingConfig"] = {"EndpointsConfig": endpoints}
 
 
 _HARDWARE = (

@@ -41,6 +41,10 @@ MODULES: dict[str, tuple[str, ...]] = {
         "fork", "suspend", "resume", "snapshot-create", "snapshot-ls", "snapshot-inspect",
         "snapshot-restore", "snapshot-rm",
     ),
+    "network": (
+        "network-create", "network-ls", "network-inspect", "network-rm", "network-prune",
+        "network-connect", "network-disconnect",
+    ),
     "system": ("inspect", "events", "info", "version", "engine"),
 }  # fmt: skip
 
@@ -67,6 +71,11 @@ NOUNS: dict[str, dict[str, str]] = {
     "snapshot": {
         **{verb: f"snapshot-{verb}" for verb in ("create", "ls", "inspect", "restore", "rm")},
         "list": "snapshot-ls",
+    },
+    "network": {
+        "create": "network-create", "ls": "network-ls", "list": "network-ls",
+        "inspect": "network-inspect", "rm": "network-rm", "prune": "network-prune",
+        "connect": "network-connect", "disconnect": "network-disconnect",
     },
     "system": {"df": "df", "prune": "system-prune", "info": "info", "events": "events"},
 }  # fmt: skip

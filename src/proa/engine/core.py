@@ -20,6 +20,7 @@ from proa.isolation.container import Containers
 from proa.isolation.places import Places, Site
 from proa.isolation.vm import Vms
 from proa.network.service import Networks
+from proa.network.user import UserNetworks
 from proa.volume.service import Volumes
 
 WORKERS = 4
@@ -38,6 +39,7 @@ class Core:
         self.events = Events()
         self.images = Images(config.root / "images")
         self.networks = Networks(config.root / "network", config.tag)
+        self.user_networks = UserNetworks(config.root / "networks", config.tag)
         self.volumes = Volumes(config.root / "volumes")
         self.dispatcher = Dispatcher()
         site = Site(config.root / "places", config.run, f"proa-{config.tag}", config.native)

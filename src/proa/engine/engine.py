@@ -24,7 +24,9 @@ from proa.engine import (
     files,
     inspect,
     lifecycle,
+    links,
     names,
+    networks,
     packages,
     recovery,
     request,
@@ -96,6 +98,7 @@ class Engine:
         self._core.places.close()
         if not any(item.live or item.state == states.SUSPENDED for item in self._core.all()):
             self.networks.destroy()
+            self._core.user_networks.rest()
             self._core.places.destroy()
         self._core.state.close()
 
@@ -106,6 +109,7 @@ class Engine:
         subject = whole.subject(self._core, body)
         id = secrets.token_hex(32)
         spec = request.merge(body, subject.config, id, subject.hardware)
+        spec = links.checked(self._core, spec)
         admission.check(spec.limits)
         record = Record(
             id,
@@ -349,6 +353,34 @@ class Engine:
             instance.record.spec = wanted
             self._core.save(instance)
         self._core.emit(instance, "update")
+
+    def connect(self, network: str, reference: str, settings: Any) -> None:
+        """Let an instance join a network."""
+        networks.connect(self._core, network, self.get(reference), settings)
+
+    def disconnect(self, network: str, reference: str) -> None:
+        """Let it leave one."""
+        networks.disconnect(self._core, network, self.get(reference))
+
+    def networks_list(self) -> Sequence[dict[str, Any]]:
+        """Docker's NetworkResource of every network."""
+        return networks.listing(self._core)
+
+    def network(self, reference: str) -> dict[str, Any]:
+        """One network, with who is in it."""
+        return networks.found(self._core, reference)
+
+    def network_create(self, body: Any) -> str:
+        """A new network of Docker's create body; its id."""
+        return networks.create(self._core, body)
+
+    def networks_prune(self, labels: Callable[[dict[str, str]], bool]) -> Sequence[str]:
+        """Remove networks no instance uses whose labels pass; their names."""
+        return networks.prune(self._core, labels)
+
+    def network_remove(self, reference: str) -> None:
+        """Remove a network nobody is in."""
+        networks.remove(self._core, reference)
 
     # -- telling ------------------------------------------------------------------------------
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from proa.engine import instance as states
+from proa.engine import links
 from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.engine.limits import THROTTLES
-from proa.spec import Limits
+from proa.errors import NotFound
+from proa.resources import Link
+from proa.spec import Endpoint, Limits
 
 NEVER = "0001-01-01T00:00:00Z"
 
@@ -132,29 +136,45 @@ def mounts(core: Core, instance: Instance) -> list[dict[str, Any]]:
 
 
 def network_settings(core: Core, instance: Instance) -> dict[str, Any]:
-    """Docker's NetworkSettings for the one network an instance has."""
-    link = core.networks.link_of(instance.id) if instance.live else None
-    address, prefix = "", 0
-    if link is not None:
-        address, _, length = link.address.partition("/")
-        prefix = int(length)
-    endpoint = {
-        "IPAMConfig": None, "Links": None, "Aliases": None, "DriverOpts": None,
-        "NetworkID": instance.spec.network, "EndpointID": instance.id if link else "",
-        "Gateway": link.gateway if link else "", "IPAddress": address, "IPPrefixLen": prefix,
-        "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
-        "MacAddress": link.mac if link else "", "DNSNames": None,
-    }  # fmt: skip
+    """Docker's NetworkSettings: the networks it is in, or would be in when started."""
+    present = links.present(core, instance) if instance.live else {}
+    asked = {item.network: item for item in links.endpoints(instance.spec)}
+    names = list(present if instance.live else asked) or [instance.spec.network]
+    endpoints = {
+        name: _endpoint(core, instance, name, present.get(name), asked.get(name)) for name in names
+    }
     ports: dict[str, Any] = {}
-    for published in core.networks.published(instance.id):
-        key = f"{published.port}/{published.protocol}"
-        ports.setdefault(key, []).append(
-            {"HostIp": published.host_address or "0.0.0.0", "HostPort": str(published.host_port)}
-        )
+    for name in present:
+        with suppress(NotFound):
+            for published in links.service(core, name).published(instance.id):
+                key = f"{published.port}/{published.protocol}"
+                host = published.host_address or "0.0.0.0"
+                row = {"HostIp": host, "HostPort": str(published.host_port)}
+                ports.setdefault(key, []).append(row)
+    own = endpoints.get(links.BRIDGE) or _endpoint(core, instance, "", None, None)
     return {
         "Bridge": "", "SandboxID": instance.record.place, "SandboxKey": "", "Ports": ports,
-        "Gateway": endpoint["Gateway"], "IPAddress": address, "IPPrefixLen": prefix,
-        "MacAddress": endpoint["MacAddress"], "Networks": {instance.spec.network: endpoint},
+        "Gateway": own["Gateway"], "IPAddress": own["IPAddress"],
+        "IPPrefixLen": own["IPPrefixLen"], "MacAddress": own["MacAddress"],
+        "Networks": endpoints,
+    }  # fmt: skip
+
+
+def _endpoint(
+    core: Core, instance: Instance, network: str, link: Link | None, asked: Endpoint | None
+) -> dict[str, Any]:
+    """Docker's EndpointSettings."""
+    address, _, prefix = link.address.partition("/") if link else ("", "", "0")
+    aliases = [*(asked.aliases if asked else ()), instance.id[:12]]
+    ours = network in ("", links.BRIDGE, links.NONE)
+    ipam = {"IPv4Address": asked.address} if asked and asked.address else None
+    return {
+        "IPAMConfig": ipam, "Links": None, "Aliases": None if ours else aliases,
+        "DriverOpts": None, "NetworkID": links.id_of(core, network) if network else "",
+        "EndpointID": instance.id if link else "", "Gateway": link.gateway if link else "",
+        "IPAddress": address, "IPPrefixLen": int(prefix), "IPv6Gateway": "",
+        "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "MacAddress": link.mac if link else "",
+        "DNSNames": None if ours else [instance.name, *aliases],
     }  # fmt: skip
 
 

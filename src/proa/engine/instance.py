@@ -9,7 +9,7 @@ from typing import Any
 
 from proa.engine.standby import Standby
 from proa.isolation.base import Running
-from proa.spec import Hardware, Limits, Mount, Port, Process, Security, Spec, Throttle
+from proa.spec import Endpoint, Hardware, Limits, Mount, Port, Process, Security, Spec, Throttle
 
 CREATED, STARTING, RUNNING, PAUSED, EXITED, REMOVING, SUSPENDED = (
     "created", "starting", "running", "paused", "exited", "removing", "suspended"
@@ -39,6 +39,7 @@ class Record:
     volumes: list[str] = field(default_factory=list)
     trace: list[tuple[str, int]] = field(default_factory=list)
     removing: bool = False
+    interfaces: dict[str, str] = field(default_factory=dict)  # of networks it is in now
     dozing: bool = False  # stopped for want of work: see engine/idle.py
 
     def dump(self) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def load_spec(data: dict[str, Any]) -> Spec:
         "security": security,
         "hardware": Hardware(**{**hardware, **_tuples(hardware)}),
         "limits": _limits(data["limits"]),
+        "endpoints": tuple(Endpoint(**{**e, **_tuples(e)}) for e in data.get("endpoints", ())),
         "mounts": tuple(Mount(**item) for item in data["mounts"]),
         "ports": tuple(Port(**item) for item in data["ports"]),
         "sysctls": tuple(tuple(item) for item in data["sysctls"]),
@@ -96,6 +98,7 @@ class Instance:
         self.waiting: list[Attachment] = []
         self.runs = 0  # how often it has ended, for `wait` for the next exit
         self.removed = False
+        self.hosts = ""  # what its /etc/hosts was told last
         self.admitted = False  # counted in by `admission`, while it starts
         self.next_process = 2
         self.exec_ids: list[str] = []

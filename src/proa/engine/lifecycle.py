@@ -16,7 +16,7 @@ from pathlib import Path
 from proa import compile
 from proa.agent import MAIN, Exit, Kind
 from proa.agent import Launch as Flag
-from proa.engine import admission, machines, ssh, whole
+from proa.engine import admission, links, machines, ssh, whole
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import Instance
@@ -63,6 +63,7 @@ def start(core: Core, instance: Instance) -> None:
         finally:
             instance.admitted = False
             core.places.replenish()
+        links.changed(core, tuple(instance.record.interfaces))
         core.emit(instance, "start")  # before its end can be told
     instance.notify()
 
@@ -102,11 +103,11 @@ def acquire(core: Core, instance: Instance, undo: ExitStack) -> Launch:
     """What an instance starts with; `undo` gives it back.  The caller closes `hold`."""
     record, spec = instance.record, instance.spec
     rootfs = whole.rootfs(core.images, instance, core.directory(record.id))
-    links = _link(core, instance, undo)
-    hold = _publish(core, instance, links, undo)
+    connections = links.acquire(core, instance, undo)
+    hold = links.publish(core, instance, connections) if spec.ports else ()
     return Launch(
         id=record.id, directory=core.directory(record.id), rootfs=rootfs, limits=spec.limits,
-        shares=shares(core, instance), links=links, hold=hold, sysctls=spec.sysctls,
+        shares=shares(core, instance), links=connections, hold=hold, sysctls=spec.sysctls,
         remove=spec.remove, hardware=spec.hardware, terminal=spec.process.terminal,
         architecture=_architecture(core, rootfs.image_id), hostname=spec.hostname,
         ssh_key=ssh.public_key(core) if spec.hardware.disk else "",
@@ -128,7 +129,7 @@ def tie(core: Core, instance: Instance, running: Running) -> None:
     agent.on_lost = lambda: core.later(lambda: ended(core, instance, running, None))
 
 
-def _launch(core: Core, instance: Instance, running: Running, links: tuple[Link, ...]) -> None:
+def _launch(core: Core, instance: Instance, running: Running, linked: tuple[Link, ...]) -> None:
     spec, sources, agent = instance.spec, running.sources, running.agent()
     link_log(core, instance)
     flags = int(Flag.LOG) | sources.flags
@@ -136,7 +137,7 @@ def _launch(core: Core, instance: Instance, running: Running, links: tuple[Link,
         flags |= Flag.TTY
     if spec.process.stdin:
         flags |= Flag.STDIN
-    written = core_files(core, instance.spec, links)
+    written = links.with_names(core, instance, core_files(core, instance.spec, linked))
     steps = sources.plan or compile.main_plan(spec, sources, written)
     try:
         waiting, instance.waiting = instance.waiting, []
@@ -195,24 +196,6 @@ def _drop_waiting(instance: Instance) -> None:
         os.close(attachment.descriptor)
 
 
-def _link(core: Core, instance: Instance, undo: ExitStack) -> tuple[Link, ...]:
-    if instance.spec.network == "none":
-        return ()
-    undo.callback(core.networks.release, instance.id)
-    return (core.networks.link(instance.id),)
-
-
-def _publish(
-    core: Core, instance: Instance, links: tuple[Link, ...], undo: ExitStack
-) -> tuple[int, ...]:
-    if not instance.spec.ports or not links:
-        return ()
-    undo.callback(core.networks.unpublish, instance.id)
-    address = links[0].address.partition("/")[0]
-    published = core.networks.publish(instance.id, address, instance.spec.ports)
-    return tuple(port.holder_fd for port in published)
-
-
 def shares(core: Core, instance: Instance) -> tuple[Share, ...]:
     """Host paths of bind mounts and volumes, in the order of the spec's mounts."""
     found: list[Share] = []
@@ -239,12 +222,12 @@ def _make_source(source: Path) -> None:
         raise Invalid(f"cannot make bind source '{source}': {error.strerror}") from error
 
 
-def core_files(core: Core, spec: Spec, links: tuple[Link, ...]) -> compile.Files:
+def core_files(core: Core, spec: Spec, linked: tuple[Link, ...]) -> compile.Files:
     """The contents of /etc/hosts, /etc/hostname and /etc/resolv.conf."""
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
     lines += [f"{address}\t{name}" for name, address in spec.extra_hosts]
-    lines += [f"{link.address.partition('/')[0]}\t{spec.hostname}" for link in links]
-    servers = spec.nameservers or (core.networks.nameservers() if links else ())
+    lines += [f"{link.address.partition('/')[0]}\t{spec.hostname}" for link in linked]
+    servers = spec.nameservers or (core.networks.nameservers() if linked else ())
     resolv = "".join(f"nameserver {server}\n" for server in servers)
     return compile.Files(
         "\n".join(lines) + "\n", spec.hostname + "\n", resolv or "# no name servers\n"
@@ -280,8 +263,9 @@ def ended(core: Core, instance: Instance, running: Running, exit: Exit | None) -
 def settle(core: Core, instance: Instance) -> None:
     """Release what a run held and write the new state; the caller holds the lock."""
     record = instance.record
-    core.networks.unpublish(record.id)
-    core.networks.release(record.id)
+    links.release(core, record.id)
+    left, record.interfaces = tuple(record.interfaces), {}
+    links.changed(core, left)
     record.state, record.place, record.saved = states.EXITED, "", {}
     instance.runs += 1
     core.save(instance)
@@ -423,8 +407,7 @@ def remove(core: Core, instance: Instance, *, force: bool = False, volumes: bool
         with suppress(NoSpace):  # removing is what makes room
             core.save(instance)
         files.remove_tree(core.directory(instance.id))
-        core.networks.unpublish(instance.id)
-        core.networks.release(instance.id)
+        links.release(core, instance.id)
         if volumes:
             for name in instance.record.volumes:
                 core.volumes.remove(name, force=True)

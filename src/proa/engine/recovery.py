@@ -6,7 +6,7 @@ import logging
 import os
 
 from proa.agent import MAIN, Status
-from proa.engine import chains, duplicate, lifecycle, suspend
+from proa.engine import chains, duplicate, lifecycle, links, suspend
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import Instance
@@ -30,6 +30,7 @@ def recover(core: Core) -> None:
     live = {item.id for item in core.all() if item.live or item.state == states.SUSPENDED}
     core.places.repair(owned)
     core.networks.repair(live)
+    core.user_networks.repair(live)
     for item in core.all():
         chains.recover(core.directory(item.id))
     known = {item.id for item in core.all()}
@@ -118,8 +119,7 @@ def _undo_start(core: Core, instance: Instance) -> None:
     """The engine died while it started this: the command never ran."""
     record = instance.record
     _end(core, instance)
-    core.networks.unpublish(record.id)
-    core.networks.release(record.id)
+    links.release(core, record.id)
     record.state = states.CREATED
     record.error = "the engine ended while it started this instance"
     core.save(instance)

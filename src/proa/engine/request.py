@@ -14,7 +14,7 @@ from proa import capabilities
 from proa.engine import hardware, limits
 from proa.engine.fields import Fields
 from proa.errors import Invalid, Unsupported
-from proa.spec import Hardware, Limits, Mount, Port, Process, Security, Spec
+from proa.spec import Endpoint, Hardware, Limits, Mount, Port, Process, Security, Spec
 
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,62})")
@@ -68,6 +68,7 @@ def merge(
         process=_boot(config, machine) if machine.disk else _process(config, defaults),
         hostname=_hostname(config.text("Hostname") or instance_id[:12]),
         network=_network(config, host),
+        endpoints=_endpoints(config, _network(config, host)),
         mounts=_mounts(config, host, defaults),
         ports=_ports(config, host, defaults),
         limits=limits.limits(host),
@@ -169,9 +170,32 @@ def _network(config: Fields, host: Fields) -> str:
     if config.boolean("NetworkDisabled"):
         mode = "none"
     mode = {"": "bridge", "default": "bridge"}.get(mode, mode)
-    if mode not in ("bridge", "none"):
-        raise Unsupported(f"network '{mode}' is not supported", hint="use 'bridge' or 'none'")
+    if mode == "host" or mode.startswith(("container:", "ns:")):
+        raise Unsupported(
+            f"network '{mode}' is not supported", hint="use 'bridge', 'none' or a network's name"
+        )
     return mode
+
+
+def _endpoints(config: Fields, network: str) -> tuple[Endpoint, ...]:
+    """The networks to be in, the one of the mode first; none for just that one."""
+    given = config.fields("NetworkingConfig").fields("EndpointsConfig")
+    found = {name: endpoint(name, given.fields(name)) for name in given.names()}
+    found = {"bridge" if name == "default" else name: item for name, item in found.items()}
+    if network == "none" or not found:
+        return ()
+    first = found.pop(network, Endpoint(network))
+    return (first, *found.values())
+
+
+def endpoint(network: str, settings: Fields) -> Endpoint:
+    """Docker's EndpointSettings.  Raises Invalid for a name that could be none."""
+    aliases = settings.strings("Aliases")
+    for alias in aliases:
+        if not HOSTNAME.fullmatch(alias):
+            raise Invalid(f"invalid network alias '{alias}'")
+    address = settings.fields("IPAMConfig").text("IPv4Address")
+    return Endpoint("bridge" if network == "default" else network, aliases, address)
 
 
 # -- mounts -----------------------------------------------------------------------------------

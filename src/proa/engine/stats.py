@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proa.engine import links
 from proa.engine.core import Core
 from proa.engine.execs import run_builtin
 from proa.engine.instance import Instance
@@ -49,16 +50,24 @@ def stats(core: Core, instance: Instance) -> Stats:
         memory_bytes=used.memory_bytes - used.memory_inactive_bytes,
         memory_peak=used.memory_peak,
         memory_limit=used.memory_limit or _host_memory(),
-        cpu_ns=used.cpu_ns, system_cpu_ns=_system_cpu_ns(), online_cpus=os.cpu_count() or 1,
+        cpu_ns=used.cpu_ns, system_cpu_ns=_system_cpu_ns(), online_cpus=_processors(running),
         pids=used.pids, read_bytes=used.read_bytes, write_bytes=used.write_bytes,
         networks=_networks(core, instance),
     )  # fmt: skip
 
 
 def _networks(core: Core, instance: Instance) -> dict[str, tuple[int, int, int, int]]:
-    """Counters of the host's end, with directions turned round."""
-    counters = core.networks.counters(instance.id)
-    return {} if counters is None else {"eth0": counters}
+    """Counters of the host's ends, with directions turned round."""
+    found = {}
+    for network, link in links.present(core, instance).items():
+        counters = links.service(core, network).counters(instance.id)
+        if counters is not None:
+            found[link.name] = counters
+    return found
+
+
+def _processors(running: Running) -> int:
+    return int(running.facts.get("vcpus", os.cpu_count() or 1))
 
 
 def _running(instance: Instance) -> Running:

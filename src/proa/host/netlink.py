@@ -202,6 +202,13 @@ def link_rename(name: str, new_name: str) -> None:
     _request(_NEWLINK, 0, payload, f"rename interface '{name}' to '{new_name}'")
 
 
+def link_retire(name: str, new_name: str) -> None:
+    """Take an interface out of its bridge, down, under another name."""
+    link_rename(name, new_name)
+    payload = _link_header(index=index_of(new_name)) + attribute(_IFLA_MASTER, 0)
+    _request(_NEWLINK, 0, payload, f"take interface '{new_name}' from its bridge")
+
+
 def tap_open(name: str, bridge: str, *, vnet_hdr: bool = True) -> int:
     """A tap interface, up in `bridge`, that lives as long as the descriptor returned."""
     flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0)

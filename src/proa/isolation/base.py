@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from proa.agent import Agent
 from proa.host.cgroup import Usage
-from proa.resources import Launch, Sources
+from proa.resources import Launch, Link, Share, Sources
 from proa.spec import Limits
 
 
@@ -68,6 +68,12 @@ class Running(Protocol):
 
     def update(self, limits: Limits) -> None:
         """Change limits while running.  Raises Unsupported when it cannot."""
+
+    def plug(self, item: Link | Share) -> None:
+        """Add a network link or a share while running.  Raises Unsupported when it cannot."""
+
+    def unplug(self, item: Link | Share) -> None:
+        """Take one away again."""
 
     def usage(self) -> Usage:
         """Cost to the host now."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from proa.errors import NoSpace
+from proa.errors import Conflict, Invalid, NoSpace
 from proa.host import files
 
 _MAC_PREFIX = "2e:50"  # locally administered, unicast; the address follows
@@ -48,8 +48,9 @@ def mac_of(address: str) -> str:
 class Leases:
     """The addresses in use in one subnet, kept in `directory`.  The caller locks."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, reserved: Iterable[IPv4Address] = ()) -> None:
         self._directory = directory
+        self._reserved = frozenset(reserved)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._by_owner = dict(self._read())
         self._used = set(self._by_owner.values())
@@ -70,16 +71,31 @@ class Leases:
         """The lease of `owner`, if it has one."""
         return self._by_owner.get(owner)
 
-    def take(self, owner: str, subnet: IPv4Network) -> IPv4Address:
-        """The address of `owner`, the same at every call until it is given back."""
+    def take(self, owner: str, subnet: IPv4Network, wanted: str = "") -> IPv4Address:
+        """The address of `owner`, the same at every call until it is given back.
+
+        Raises Invalid or Conflict when it cannot be the one that is `wanted`.
+        """
         held = self._by_owner.get(owner)
         if held is not None and held in subnet:
             return held
         self.give_back(owner)
-        address = self._free(subnet)
+        address = self._asked(wanted, subnet) if wanted else self._free(subnet)
         files.atomic_write(self._directory / owner, str(address).encode())
         self._by_owner[owner] = address
         self._used.add(address)
+        return address
+
+    def _asked(self, text: str, subnet: IPv4Network) -> IPv4Address:
+        try:
+            address = IPv4Address(text)
+        except ValueError:
+            raise Invalid(f"'{text}' is not an IPv4 address") from None
+        ends = (subnet.network_address, subnet.network_address + 1, subnet.broadcast_address)
+        if address not in subnet or address in ends or address in self._reserved:
+            raise Invalid(f"no instance can have '{text}' in '{subnet}'")
+        if address in self._used:
+            raise Conflict(f"Address already in use: '{text}'")
         return address
 
     def _free(self, subnet: IPv4Network) -> IPv4Address:
@@ -89,7 +105,7 @@ class Leases:
         for step in range(1, count + 1):
             offset = _FIRST_OFFSET + (self._last - _FIRST_OFFSET + step) % count
             address = subnet.network_address + offset
-            if address not in self._used:
+            if address not in self._used and address not in self._reserved:
                 self._last = offset
                 return address
         raise NoSpace(f"no free address in '{subnet}'", hint="remove some instances")

@@ -52,6 +52,7 @@ table ip {table} {{
     }}
     chain forward {{
         type filter hook forward priority filter; policy accept;
+        {internal}
         iifname "{bridge}" accept
         oifname "{bridge}" ct state established,related accept
         oifname "{bridge}" ct status dnat accept
@@ -67,10 +68,15 @@ class Firewall:
 
     table: str
     bridge: str
+    internal: bool = False
 
     def install(self, subnet: IPv4Network, mappings: Iterable[Mapping]) -> None:
         """Put the whole table in place of what was there, in one transaction."""
-        rules = _RULES.format(table=self.table, bridge=self.bridge, subnet=subnet)
+        internal = f'iifname "{self.bridge}" oifname != "{self.bridge}" drop'
+        rules = _RULES.format(
+            table=self.table, bridge=self.bridge, subnet=subnet,
+            internal=internal if self.internal else "",
+        )  # fmt: skip
         nft(rules + self._elements(mappings))
         self._admit()
 

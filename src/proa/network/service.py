@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -25,17 +26,36 @@ from proa.spec import Port
 _SYSCTL = Path("/proc/sys/net")
 
 
-class Networks:
-    """Links and published ports of an engine's instances; safe to use from any thread."""
+@dataclass(frozen=True)
+class Shape:
+    """A network's names on the host, and what is fixed of it.
 
-    def __init__(self, root: Path, tag: str) -> None:
-        self.bridge = f"proa-{tag}"
-        self._prefix = f"pv{tag}-"
+    Without a subnet a free one is chosen, and remembered; an `internal` one leads nowhere else.
+    """
+
+    bridge: str
+    prefix: str
+    table: str
+    subnet: IPv4Network | None = None
+    gateway: IPv4Address | None = None
+    internal: bool = False
+
+
+class Networks:
+    """Links and published ports of one network's instances; safe to use from any thread.
+
+    Without a shape it is the engine's own.
+    """
+
+    def __init__(self, root: Path, tag: str, shape: Shape | None = None) -> None:
+        self._shape = shape or Shape(f"proa-{tag}", f"pv{tag}-", f"proa_{tag}")
+        self.bridge, self._prefix = self._shape.bridge, self._shape.prefix
         self._tag = tag
         self._subnet_file = root / "subnet"
-        self._leases = Leases(root / "leases")
+        reserved = {self._shape.gateway} if self._shape.gateway else set()
+        self._leases = Leases(root / "leases", reserved)
         self._record = Record(root / "ports")
-        self._firewall = Firewall(f"proa_{tag}", self.bridge)
+        self._firewall = Firewall(self._shape.table, self.bridge, self._shape.internal)
         self._addresses = dhcp.Server()
         self._lock = threading.RLock()  # of addresses and the set-up; taken inside the next one
         self._ports_lock = threading.RLock()  # taking a port back is slow and must not delay links
@@ -43,26 +63,34 @@ class Networks:
 
     # -- one instance ---------------------------------------------------------------------------
 
-    def link(self, instance_id: str) -> Link:
-        """The interface of an instance, the same at every call until it is released."""
+    def link(self, instance_id: str, name: str = "eth0", wanted: str = "") -> Link:
+        """The interface of an instance, the same at every call until it is released.
+
+        `wanted` is the address it shall have.  Raises Invalid or Conflict for one it cannot.
+        """
         with self._lock:
             subnet = self.prepare()
-            return self._link(self._leases.take(instance_id, subnet), subnet)
+            return self._link(self._leases.take(instance_id, subnet, wanted), subnet, name)
 
-    def link_of(self, instance_id: str) -> Link | None:
+    def link_of(self, instance_id: str, name: str = "eth0") -> Link | None:
         """The interface an instance has now, if any; takes none."""
         with self._lock:
             address = self._leases.of(instance_id)
-            return None if address is None else self._link(address, self.prepare())
+            return None if address is None else self._link(address, self.prepare(), name)
 
-    def _link(self, address: IPv4Address, subnet: IPv4Network) -> Link:
+    def members(self) -> dict[str, IPv4Address]:
+        """Instances with an address, by id."""
+        with self._lock:
+            return self._leases.owners()
+
+    def _link(self, address: IPv4Address, subnet: IPv4Network, name: str) -> Link:
         return Link(
-            name="eth0",
+            name=name,
             host_name=f"{self._prefix}{int(address) - int(subnet.network_address):04x}",
             bridge=self.bridge,
             mac=mac_of(str(address)),
             address=f"{address}/{subnet.prefixlen}",
-            gateway=str(_gateway(subnet)),
+            gateway="" if self._shape.internal else str(self._gateway(subnet)),
         )
 
     def serve(self, link: Link) -> None:
@@ -156,8 +184,8 @@ class Networks:
     def _set_up(self) -> IPv4Network:
         subnet = self._subnet()
         if not netlink.exists(self.bridge):
-            netlink.bridge_create(self.bridge, mac=mac_of(str(_gateway(subnet))))
-        netlink.address_add(self.bridge, f"{_gateway(subnet)}/{subnet.prefixlen}")
+            netlink.bridge_create(self.bridge, mac=mac_of(str(self._gateway(subnet))))
+        netlink.address_add(self.bridge, f"{self._gateway(subnet)}/{subnet.prefixlen}")
         _sysctl("ipv4/ip_forward", "1")
         _sysctl(f"ipv4/conf/{self.bridge}/route_localnet", "1")  # for 127.0.0.1:port
         with suppress(HostError):  # a kernel without IPv6
@@ -165,8 +193,13 @@ class Networks:
         self._firewall.install(subnet, self._mappings())
         return subnet
 
+    def _gateway(self, subnet: IPv4Network) -> IPv4Address:
+        return self._shape.gateway or subnet.network_address + 1
+
     def _subnet(self) -> IPv4Network:
         """The subnet chosen before, unless the host has begun to use it meanwhile."""
+        if self._shape.subnet is not None:
+            return self._shape.subnet
         with suppress(OSError, ValueError):
             chosen = IPv4Network(self._subnet_file.read_text(encoding="ascii").strip())
             if netlink.exists(self.bridge) or not _overlaps_routes(chosen):
@@ -212,10 +245,6 @@ class Networks:
             netlink.link_delete(self.bridge)
             self._subnet_file.unlink(missing_ok=True)
             self._ready = None
-
-
-def _gateway(subnet: IPv4Network) -> IPv4Address:
-    return subnet.network_address + 1
 
 
 def _overlaps_routes(subnet: IPv4Network) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from proa.api.request import Request
@@ -62,3 +63,9 @@ def known_filters(given: dict[str, list[str]], known: frozenset[str]) -> None:
     for key in given:
         if key not in known:
             raise Invalid(f"invalid filter '{key}'")
+
+
+def has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    """Whether `KEY` or `KEY=VALUE` is among labels."""
+    name, equals, value = wanted.partition("=")
+    return name in labels and (not equals or labels[name] == value)

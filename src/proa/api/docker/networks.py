@@ -1,73 +1,92 @@
-"""`/networks`: the two there are, bridge and none, so that Docker's clients find them."""
+"""`/networks`: the engine's own, none, and those users make."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
-from proa.api.answer import Answer, json_reply
+from proa.api.answer import Answer, Reply, json_reply
 from proa.api.docker import bodies
-from proa.api.docker.times import NEVER
 from proa.api.request import Request
-from proa.errors import NotFound
+from proa.errors import Invalid
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
 
-DRIVERS = {"bridge": "bridge", "none": "null"}
+BUILTIN = ("bridge", "none")
 FILTERS = frozenset({"name", "id", "driver", "type", "scope", "label", "dangling"})
+PRUNE_FILTERS = frozenset({"label", "label!", "until"})
 
 
 def listing(engine: Engine, request: Request) -> Answer:
     """GET /networks."""
     given = bodies.filters(request)
     bodies.known_filters(given, FILTERS)
-    return json_reply([net for net in map(_network, DRIVERS) if _passes(net, given)])
+    return json_reply([net for net in engine.networks_list() if _passes(net, given)])
 
 
 def inspect(engine: Engine, request: Request) -> Answer:
     """GET /networks/{id}: by name, id or the start of an id."""
-    for network in map(_network, DRIVERS):
-        if request.parameter == network["Name"] or network["Id"].startswith(request.parameter):
-            return json_reply(network)
-    raise NotFound(f"network {request.parameter} not found")
+    return json_reply(engine.network(request.parameter))
+
+
+def create(engine: Engine, request: Request) -> Answer:
+    """POST /networks/create."""
+    return json_reply({"Id": engine.network_create(bodies.read(request)), "Warning": ""}, 201)
+
+
+def remove(engine: Engine, request: Request) -> Answer:
+    """DELETE /networks/{id}."""
+    engine.network_remove(request.parameter)
+    return Reply(204)
+
+
+def connect(engine: Engine, request: Request) -> Answer:
+    """POST /networks/{id}/connect."""
+    body = bodies.read(request)
+    engine.connect(request.parameter, _container(body), body.get("EndpointConfig"))
+    return Reply(200)
+
+
+def disconnect(engine: Engine, request: Request) -> Answer:
+    """POST /networks/{id}/disconnect."""
+    engine.disconnect(request.parameter, _container(bodies.read(request)))
+    return Reply(200)
+
+
+def _container(body: dict[str, Any]) -> str:
+    name = body.get("Container")
+    if not isinstance(name, str) or not name:
+        raise Invalid("field 'Container' must name an instance")
+    return name
 
 
 def prune(engine: Engine, request: Request) -> Answer:
-    """POST /networks/prune: the two there are stay."""
-    return json_reply({"NetworksDeleted": None})
+    """POST /networks/prune: those that no instance is in."""
+    given = bodies.filters(request)
+    bodies.known_filters(given, PRUNE_FILTERS)
+    if "until" in given:
+        raise Invalid("the filter 'until' is not supported for networks")
 
+    def passes(labels: dict[str, str]) -> bool:
+        wanted, unwanted = given.get("label", ()), given.get("label!", ())
+        return all(bodies.has_label(labels, value) for value in wanted) and not any(
+            bodies.has_label(labels, value) for value in unwanted
+        )
 
-def _network(name: str) -> dict[str, Any]:
-    return {
-        "Name": name,
-        "Id": hashlib.sha256(f"proa network {name}".encode()).hexdigest(),
-        "Created": NEVER,
-        "Scope": "local",
-        "Driver": DRIVERS[name],
-        "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": None, "Config": []},
-        "Internal": False,
-        "Attachable": False,
-        "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
-        "Containers": {},
-        "Options": {},
-        "Labels": {},
-    }
+    return json_reply({"NetworksDeleted": list(engine.networks_prune(passes)) or None})
 
 
 def _passes(network: dict[str, Any], given: dict[str, list[str]]) -> bool:
     def any_of(key: str, test: Any) -> bool:
         return key not in given or any(test(value) for value in given[key])
 
+    builtin = network["Name"] in BUILTIN
     return (
         any_of("name", lambda value: value in network["Name"])
         and any_of("id", lambda value: network["Id"].startswith(value))
         and any_of("driver", lambda value: value == network["Driver"])
-        and any_of("type", lambda value: value == "builtin")
+        and any_of("type", lambda value: value == ("builtin" if builtin else "custom"))
         and any_of("scope", lambda value: value == "local")
-        and any_of("dangling", lambda value: value not in ("true", "1"))
-        and "label" not in given
+        and any_of("dangling", lambda value: value not in ("true", "1") or not builtin)
+        and all(bodies.has_label(network["Labels"], value) for value in given.get("label", ()))
     )

@@ -133,11 +133,6 @@ def _passes(engine: Engine, volume: Volume, given: dict[str, list[str]]) -> bool
     ):
         return False
     labels = volume.labels
-    return all(_labelled(labels, wanted) for wanted in given.get("label", [])) and not any(
-        _labelled(labels, refused) for refused in given.get("label!", [])
+    return all(bodies.has_label(labels, wanted) for wanted in given.get("label", [])) and not any(
+        bodies.has_label(labels, refused) for refused in given.get("label!", [])
     )
-
-
-def _labelled(labels: Mapping[str, str], wanted: str) -> bool:
-    name, equals, value = wanted.partition("=")
-    return name in labels and (not equals or labels[name] == value)

@@ -16,7 +16,7 @@ from proa.agent import MAIN, Agent
 from proa.agent import Launch as Flag
 from proa.host import features, mounts, netlink
 from proa.host.cgroup import Usage
-from proa.isolation import processors
+from proa.isolation import later, processors
 from proa.isolation.base import Features, Running
 from proa.isolation.container import emulation as emulator
 from proa.isolation.container.emulation import Emulation
@@ -75,6 +75,30 @@ class Container:
     def update(self, limits: Limits) -> None:
         """Change the cgroup's limits."""
         self.place.cgroup.apply(limits)
+
+    def plug(self, item: Link | Share) -> None:
+        """A veth moved in and set up, or a mount attached at its target."""
+        if isinstance(item, Link):
+            netlink.veth_create(item.host_name, item.name, self.place.pid, item.bridge)
+            later.run(self, link_steps(item))
+            return
+        idmap = self.place.user_namespace()
+        try:
+            tree = share_mount(item, idmap)
+        finally:
+            os.close(idmap)
+        try:
+            steps = (plan.Attach("fd:0", item.target, "ro" if item.readonly else ""),)
+            later.run(self, steps, (tree,))
+        finally:
+            os.close(tree)
+
+    def unplug(self, item: Link | Share) -> None:
+        """Delete the veth, or take the mount from its target."""
+        if isinstance(item, Link):
+            netlink.link_delete(item.host_name)
+        else:
+            later.run(self, (plan.Detach(item.target),))
 
     def usage(self) -> Usage:
         """The cgroup's account."""
@@ -184,7 +208,5 @@ def share_mount(share: Share, idmap: int) -> int:
 
 def link_steps(link: Link) -> tuple[Step, ...]:
     """Bring an interface up inside, by the same verbs wherever it is plugged."""
-    return (
-        plan.Interface(link.name, link.name, link.mac, link.address, link.mtu),
-        plan.Route(link.gateway),
-    )
+    up = plan.Interface(link.name, link.name, link.mac, link.address, link.mtu)
+    return (up, plan.Route(link.gateway)) if link.gateway else (up,)

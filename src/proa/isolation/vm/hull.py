@@ -180,7 +180,7 @@ def begin(
     sent = cargo.sent()
     with ExitStack() as opened:
         steps, trees = root_steps(hull, shares, kvm, len(sent), opened)
-        steps += (*confinement.steps(argv[0], shares=bool(shares)), plan.Exec(argv))
+        steps += (*confinement.steps(argv[0], shares=True), plan.Exec(argv))  # some may come later
         return hull.place.agent.begin(Kind.LAUNCH, HULL, encode(steps), Flag.LOCAL, (*sent, *trees))
 
 
@@ -205,8 +205,7 @@ def root_steps(
         device = mounts.open_tree(KVM)
         steps.append(plan.Attach(add(device), KVM))
         mounts.set_attributes(device, idmap_fd=idmap)
-    if shares:
-        steps.append(plan.MountFs("tmpfs", "shares", qemu.SHARES_PATH, "nosuid,nodev"))
+    steps.append(plan.MountFs("tmpfs", "shares", qemu.SHARES_PATH, "nosuid,nodev"))
     for number, share in enumerate(shares):
         path = f"{qemu.SHARES_PATH}/{number}"
         steps.append(plan.Attach(add(share_mount(share, idmap)), path))

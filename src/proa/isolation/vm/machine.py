@@ -13,9 +13,9 @@ from proa.agent import Launch as Flag
 from proa.errors import Conflict
 from proa.host.cgroup import Usage
 from proa.isolation.places import Place, Places
-from proa.isolation.vm import growth, inside, plans, qemu, qmp, throttles
+from proa.isolation.vm import growth, inside, plans, plugging, qemu, qmp, throttles
 from proa.isolation.vm.settings import MIB, host_limits, wanted_vcpus
-from proa.resources import Sources
+from proa.resources import Link, Share, Sources
 from proa.spec import Limits
 
 
@@ -30,6 +30,7 @@ class Machine:
     facts: dict[str, str]
     plugged: Callable[[], Sources] = field(default=lambda: Sources(root=""))
     places_beside: tuple[str, ...] = ()  # of servers of this machine alone
+    shares_made: int = 0  # by 9p, since it was made: the next one's number
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -48,6 +49,7 @@ class Machine:
             "vcpus_maximum": self.shape.vcpus_maximum,
             "facts": self.facts,
             "places": list(self.places_beside),
+            "shares_made": self.shares_made,
         }
 
     @property
@@ -102,6 +104,20 @@ class Machine:
             growth.processors(self, vcpus)
             self.facts["vcpus"] = str(vcpus)
         self.facts["ram_mib"] = str((self.shape.ram_bytes + wanted) // MIB)
+
+    def plug(self, item: Link | Share) -> None:
+        """A card on the bus for such, or one more directory of the shared folder."""
+        if isinstance(item, Link):
+            plugging.plug_link(self, item)
+        else:
+            plugging.plug_share(self, item)
+
+    def unplug(self, item: Link | Share) -> None:
+        """Take it away again."""
+        if isinstance(item, Link):
+            plugging.unplug_link(self, item)
+        else:
+            plugging.unplug_share(self, item)
 
     def throttle(self, limits: Limits) -> None:
         """Let throttles of the host's disk bind the machine's."""

@@ -134,10 +134,8 @@ def copy_names(names: Names) -> tuple[Step, ...]:
 
 
 def _plug(link: Link) -> tuple[Step, ...]:
-    return (
-        plan.Interface(INTERFACE, link.name, link.mac, link.address, link.mtu),
-        plan.Route(link.gateway),
-    )
+    up = plan.Interface(INTERFACE, link.name, link.mac, link.address, link.mtu)
+    return (up, plan.Route(link.gateway)) if link.gateway else (up,)
 
 
 def limit_steps(limits: Limits, *, lift: bool = False) -> tuple[Step, ...]:

@@ -182,6 +182,7 @@ class Vms:
         )  # fmt: skip
         found = Machine(place, self._places, qmp.Qmp(control), known, dict(saved["facts"]))
         found.places_beside = tuple(saved.get("places", ()))
+        found.shares_made = int(saved.get("shares_made", 0))
         return found
 
     def repair(self, live: set[str]) -> None:
@@ -325,7 +326,10 @@ class Vms:
             facts,
             lambda: _plugged(launch, facts),
             (server.place.name,) if server else (),
+            len(launch.shares),
         )
+        for link in launch.links[1:]:
+            made.plug(link)
         made.throttle(launch.limits)
         return made
 
@@ -370,7 +374,7 @@ def _plugged(launch: Launch, facts: dict[str, str]) -> Sources:
     mounted = facts["started_by"] not in ("boot", "template")
     virtiofs = facts.get("shares") == folders.VIRTIOFS
     found = plans.sources(
-        launch.links, launch.shares, launch.id[:32], mounted=mounted, virtiofs=virtiofs
+        launch.links[:1], launch.shares, launch.id[:32], mounted=mounted, virtiofs=virtiofs
     )
     clock = plan.Clock(time.time_ns())
     sysctls = (plan.Sysctl(name, value) for name, value in launch.sysctls)
