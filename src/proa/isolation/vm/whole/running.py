@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from proa.agent import MAIN, Agent
-from proa.errors import Conflict, Timeout, Unsupported
+from proa.errors import Conflict, ProaError, Timeout, Unsupported
 from proa.host.cgroup import Usage
 from proa.isolation.vm.machine import Machine
 from proa.isolation.vm.settings import MIB, host_limits
@@ -37,11 +38,15 @@ class WholeMachine(Machine):
         return {**super().saved, WHOLE: True}
 
     def signal(self, number: int) -> None:
-        """SIGKILL ends the machine; any other asks its system to power off, by ACPI."""
+        """SIGKILL ends the machine; any other asks its system to power off, by ACPI, and by QEMU's
+        guest agent where there is one: not every system listens to its power button."""
         if number == signal.SIGKILL:
             self.place.agent.signal(MAIN, number)
-        else:
-            self.qmp.execute("system_powerdown")
+            return
+        self.qmp.execute("system_powerdown")
+        with suppress(ProaError):
+            if guest := self.guest_agent():
+                guest.shutdown()
 
     def pause(self) -> None:
         """Stop the virtual processors."""
