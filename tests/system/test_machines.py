@@ -56,8 +56,9 @@ def test_an_accelerator_is_had_or_refused(vm: Place) -> None:
         assert best["AcceleratorReason"]
         with pytest.raises(ApiError, match="kvm was demanded and does not work here"):
             demanded.start()
-    with pytest.raises(ApiError, match="an image's vm is no 'pc'"):
-        vm.start("probe", "sleep", "1000", Proa={"Machine": "pc"})
+    for other in ("pc", "microvm", "virt"):  # decision 019
+        with pytest.raises(ApiError, match=f"an image's vm is no '{other}'"):
+            vm.start("probe", "sleep", "1000", Proa={"Machine": other})
 
 
 def test_the_owners_policy_binds(tmp_path: Path) -> None:
