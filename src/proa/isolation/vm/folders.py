@@ -26,7 +26,7 @@ from proa.isolation.vm.settings import host_limits
 from proa.plan import encode
 from proa.resources import Launch
 
-NINEP, VIRTIOFS = "9p", "virtiofs"
+NINEP, VIRTIOFS = "9p", qemu.VIRTIOFS
 PROGRAMS = (
     "/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd",
     "/usr/libexec/qemu-kvm/virtiofsd",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from proa import plan
 from proa.errors import IsolationError, LaunchError, Timeout, Unsupported
 from proa.isolation.vm import hotplug
+from proa.isolation.vm.qemu import VIRTIOFS
 from proa.isolation.vm.settings import KERNEL_SHARE_MIB, MIB, wanted_vcpus
 from proa.spec import Limits
 
@@ -99,6 +100,8 @@ def _get(machine: Machine, name: str) -> int:
 def _plug_memory(machine: Machine) -> None:
     size = machine.shape.ram_maximum - machine.shape.ram_bytes
     backend = {"qom-type": "memory-backend-ram", "id": BACKEND, "size": size, "reserve": False}
+    if machine.facts.get("shares") == VIRTIOFS:  # whose server has to see all of it
+        backend |= {"qom-type": "memory-backend-memfd", "share": True}
     device = {
         "driver": "virtio-mem-pci", "id": MEMORY, "memdev": BACKEND, "requested-size": 0,
         "block-size": BLOCK_BYTES,

@@ -16,6 +16,7 @@ from proa.isolation.vm.layers import Opened
 CHANNEL = "proa.agent"
 DISK = "disk"  # the instance's own: name of the device, of the chain
 SHARES_TAG = "shares"
+VIRTIOFS = "virtiofs"
 SHARES_PATH = "/shares"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # Room above 4 GiB would make the kernel keep 64 MiB of bounce buffers, which virtio has no use for.
