@@ -24,6 +24,7 @@
 #define RESOLVER "/dev/.resolv.conf"    /* /dev moves into the root with it */
 #define DISK_TRIES 3000                 /* of 10 ms each */
 #define GRACE_TRIES 200
+#define BUTTONS 16
 #define RETRY_SECONDS 60
 
 static const struct timespec moment = { .tv_nsec = 10000000 };
@@ -140,6 +141,26 @@ static void ask(int number)
 		asked = 1;
 }
 
+/* The power button of ACPI, pressed when somebody asks the machine to power off, is SIGTERM to us. */
+static void watch_button(void)
+{
+	char path[64], *name;
+	size_t length;
+	for (int i = 0; i < BUTTONS; i++) {
+		snprintf(path, sizeof path, "/sys/class/input/event%d/device/name", i);
+		name = read_text(path, &length);
+		bool button = name && strcmp(name, "Power Button\n") == 0;
+		free(name);
+		snprintf(path, sizeof path, "/dev/input/event%d", i);
+		int device = button ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
+		if (device >= 0) {      /* open until the end */
+			fcntl(device, F_SETSIG, SIGTERM);
+			fcntl(device, F_SETOWN, getpid());
+			fcntl(device, F_SETFL, O_ASYNC | O_NONBLOCK);
+		}
+	}
+}
+
 /* Reaps everything until `program` has ended; its status.  Ctrl-Alt-Del and SIGTERM are passed on. */
 static int watch_over(pid_t program)
 {
@@ -176,6 +197,7 @@ static void run(char *bytes, size_t length)
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGALRM, &action, NULL);
 	reboot(RB_DISABLE_CAD);
+	watch_button();
 	configure();
 	pid_t program = fork();
 	if (program < 0)

@@ -25,7 +25,7 @@ DRIVERS = (
     "virtio_pci", "virtio_mmio", "virtio_blk", "virtio_scsi", "virtio_net", "sd_mod", "ahci",
     "ata_piix", "nvme", "mptspi", "vmw_pvscsi", "hv_storvsc", "xen_blkfront", "e1000", "e1000e",
     "8139cp", "vmxnet3", "hv_netvsc", "xen_netfront", "crc32c_generic", "ext4",
-    "9pnet_virtio", "9p", "virtiofs",
+    "9pnet_virtio", "9p", "virtiofs", "button", "evdev",
 )  # fmt: skip
 FILE_SYSTEMS = {
     "ext4": (), "xfs": ("xfs",), "btrfs": ("btrfs",),
