@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import builds, loads, peers, pulls, rows, shares
+from benchmarks import builds, density, first, loads, peers, pulls, rows, shares
 from benchmarks.measure import Row, play, summary
 from tests.support.engine import engine
 from tests.support.images import busy_image, busy_layer
@@ -25,7 +25,12 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 VM_SETTINGS = {"clone": "spares = 0", "warm": "warm = true", "boot": "template = false\nspares = 0"}
 IMAGE_ROWS = (builds, loads, pulls, shares)
-MEMORY_BUDGETS_KB = {"proa monitor": 300, "qemu, unused (private)": 20 * 1024}
+LIMITS: dict[str, float] = {
+    "proa monitor": 300,
+    "qemu, unused (private)": 20 * 1024,
+    **density.LIMITS,
+    **first.LIMITS,
+}
 
 
 @contextlib.contextmanager
@@ -105,10 +110,9 @@ def report(row: Row) -> Iterator[str]:
             f"{s.median:9.1f} {row.unit}  (p10 {s.low:.1f}, p90 {s.high:.1f}, min {s.minimum:.1f}"
         )
         yield f"  {name:36}{numbers}, n {s.count})"
-        if name in MEMORY_BUDGETS_KB:
-            limit = MEMORY_BUDGETS_KB[name]
-            verdict = "kept" if s.median <= limit else "MISSED"
-            yield f"    budget: at most {limit} KB: {verdict}"
+        if name in LIMITS:
+            verdict = "kept" if s.median <= LIMITS[name] else "MISSED"
+            yield f"    budget: at most {LIMITS[name]:g} {row.unit}: {verdict}"
     for name, why in row.absent.items():
         yield f"  {name:36}could not run: {why}"
     for budget in row.budgets:
@@ -151,6 +155,9 @@ def timed_rows(found: rows.Field, wanted: set[str], stack: contextlib.ExitStack)
         if not wanted or wanted & module.KEYS:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="proa-rows-"))
             yield from stack.enter_context(module.rows(found, Path(folder)))
+    if not wanted or wanted & first.KEYS:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="proa-first-"))
+        yield from first.rows(Path(folder))
 
 
 def main() -> int:
@@ -180,6 +187,10 @@ def main() -> int:
             if not wanted or key in wanted:
                 played.append(measure(found))
                 print("\n".join(report(played[-1])), flush=True)
+        if not wanted or wanted & density.KEYS:
+            for row in density.rows(found.vms["clone"]):
+                played.append(row)
+                print("\n".join(report(row)), flush=True)
         path = save(played, found.absent, facts)
     print(f"\nevery sample: {path.relative_to(ROOT)}")
     return 0
