@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from proa.agent import Agent
-from proa.engine import changes
+from proa.engine import changes, machine_commit
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.engine.options import CommitOptions
 from proa.engine.steps import STUBS
-from proa.errors import Conflict, ProaError
+from proa.errors import Conflict, ProaError, Unsupported
 from proa.image import changes as edits
 from proa.image import config as configuration
 from proa.image.assembly import Assembly, Layer
@@ -63,17 +63,24 @@ def changed(core: Core, instance: Instance) -> list[tuple[int, str]]:
 
 def export(core: Core, instance: Instance, sink: Sink) -> None:
     """Write all files of an instance as one tar; what is mounted in it is not in it."""
+    if instance.spec.hardware.disk:
+        raise Unsupported(
+            f"instance '{instance.name}' is a machine, whose files are its own system's",
+            hint="proa commit makes an image of its disk",
+        )
     with _changes(core, instance) as found, tree.reporting("export an instance"):
         pack.pack_merged((found.upper, *found.layers), sink, omit=found.ours)
 
 
 def commit(core: Core, instance: Instance, wanted: CommitOptions) -> Image:
     """An image of the instance's image and its changes.  Raises Invalid for a wrong edit."""
+    if instance.spec.hardware.disk:
+        return machine_commit.commit(core, instance, wanted)
     image = core.images.get(instance.record.image_id)
     document = _document(instance, image, wanted)
     with core.images.assembly() as assembly:
         with _still(instance, pause=wanted.pause), _changes(core, instance) as found:
-            layer = _layer(assembly, found)
+            layer = layer_of(assembly, found.upper, found.ours)
         layers = (*assembly.layers_of(image), layer)
         made = assembly.image(document, layers, (wanted.name,) if wanted.name else ())
     core.emit(instance, "commit", comment=wanted.message, imageID=made.id, imageRef=wanted.name)
@@ -141,15 +148,15 @@ def _still(instance: Instance, *, pause: bool) -> Iterator[None]:
         running.let_go()
 
 
-def _layer(assembly: Assembly, found: _Changes) -> Layer:
-    """The changes as a layer: the instance keeps its own, so this is a copy."""
+def layer_of(assembly: Assembly, upper: Path, ours: frozenset[bytes] = frozenset()) -> Layer:
+    """A directory but for what is `ours` as a layer: it stays, so this is a copy."""
     problems: list[BaseException] = []
     ends = os.pipe2(os.O_CLOEXEC)
 
     def write() -> None:
         try:
             with open(ends[1], "wb", buffering=0) as pipe:
-                pack.pack(found.upper, _All(pipe.fileno()), omit=found.ours)
+                pack.pack(upper, _All(pipe.fileno()), omit=ours)
         except BaseException as error:  # told by whoever reads
             problems.append(error)
 

@@ -21,6 +21,7 @@ from proa.host import files
 from proa.image.catalog import Image
 from proa.image.machine import formats
 from proa.image.store import Images
+from proa.isolation.vm import layers
 from proa.resources import Rootfs
 from proa.spec import EMPTY, Hardware
 
@@ -82,6 +83,8 @@ def rootfs(images: Images, instance: Instance, directory: Path) -> Rootfs:
         return images.writable(images.get(image_id), directory)
     if wanted.disk == EMPTY:
         return Base("", directory, directory)
+    if layers.load(directory):  # it has its disk, and that knows what it needs
+        return Base(image_id, directory, Path(wanted.disk))
     path = held(images, images.get(image_id)) if image_id else Path(wanted.disk)
     if path is None:
         raise Corrupt(f"the image '{image_id}' holds no disk any more")
