@@ -14,6 +14,7 @@ from proa.isolation.vm import modules
 
 DIRECTORY = "more"
 DRIVERS = "drivers"
+_WANTED = "wanted"  # the drivers asked for, of which a kernel may lack some
 _ORDER = "order.json"
 _IMAGE = "vmlinuz"
 
@@ -21,10 +22,11 @@ _IMAGE = "vmlinuz"
 def keep(tree: modules.Tree, image: Path, target: Path) -> None:
     """Write the extras of a kernel into the new directory `target`; what it lacks is left out."""
     target.mkdir()
-    orders = {DRIVERS: modules.order(tree, (), modules.DRIVERS)}
+    orders = {DRIVERS: modules.order(tree, (), modules.DRIVERS), _WANTED: list(modules.DRIVERS)}
     for kind, names in modules.FILE_SYSTEMS.items():
         orders[kind] = modules.order(tree, (), names)
-    for name in {name for names in orders.values() for name in names}:
+    kept = {name for purpose, names in orders.items() if purpose != _WANTED for name in names}
+    for name in kept:
         (target / f"{name}.ko").write_bytes(modules.read(tree.files[name]))
     (target / _IMAGE).write_bytes(image.read_bytes())
     (target / _ORDER).write_text(json.dumps(orders))
@@ -37,7 +39,8 @@ def there(kernel: Path) -> bool:
         orders = json.loads((kernel / DIRECTORY / _ORDER).read_text())
     except (OSError, ValueError):
         return False
-    return set(orders) == {DRIVERS, *modules.FILE_SYSTEMS}
+    known = {DRIVERS, _WANTED, *modules.FILE_SYSTEMS}
+    return set(orders) == known and orders[_WANTED] == list(modules.DRIVERS)
 
 
 def image(kernel: Path) -> bytes:
