@@ -6,6 +6,7 @@ stands in DIFFERENCES, and in docs/guides/shared-folders.md.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -103,12 +104,14 @@ def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def create(running: EngineProcess, way: str, host: Path) -> Instance:
+def create(running: EngineProcess, way: str, host: Path, **limits: int) -> Instance:
     """An instance that shares `host` in one of the WAYS."""
     binds = [f"{host}/rw:/s", f"{host}/ro:/ro:ro", f"{host}/file:/file"]
     body = {
         "Image": "busy", "Cmd": ["sleep", "1000"],
-        "HostConfig": {"Isolation": "container" if way == "bind" else "vm", "Binds": binds},
+        "HostConfig": {
+            "Isolation": "container" if way == "bind" else "vm", "Binds": binds, **limits
+        },
     }  # fmt: skip
     if way != "bind":
         body["Proa"] = {"Shares": way}
@@ -283,17 +286,21 @@ def test_a_setuid_program_gives_nothing(folder: Folder) -> None:
     assert folder.run("/s/busybox", "id", "-u", user="alice").stdout == "1000\n"
 
 
-def test_virtiofs_outlives_the_engine_and_leaves_nothing(tool: Path, tmp_path: Path) -> None:
+def test_virtiofs_outlives_the_engine_and_sees_memory_that_is_added(
+    tool: Path, tmp_path: Path
+) -> None:
     furnish(tmp_path, tool)
     tmp_path.chmod(0o755)
     with engine() as own:
         own.api.load(busy_image())
-        instance = create(own, "virtiofs", tmp_path).start()
+        instance = create(own, "virtiofs", tmp_path, Memory=128 << 20).start()
         own.kill()
         own.start()
-        (tmp_path / "rw/later").write_text("still served\n")
-        assert instance.exec("cat", "/s/later").stdout == "still served\n"
-        places = own.root / "places"
+        instance.api.call("POST", f"{instance.path}/update", {"Memory": 400 << 20})
+        data = os.urandom(16 << 20)  # the guest's kernel keeps files in the memory added last
+        (tmp_path / "rw/later").write_bytes(data)
+        said = instance.exec("md5sum", "/s/later").stdout
+        assert said.split()[0] == hashlib.md5(data).hexdigest()
         beside = instance.inspect()["Proa"]["Place"]
         instance.remove()
-        eventually(lambda: not (places / beside).exists())
+        eventually(lambda: not (own.root / "places" / beside).exists())
