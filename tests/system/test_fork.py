@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+from functools import partial
 
 from tests.support.copies import (
     SERVER,
@@ -42,7 +43,7 @@ def test_a_copy_goes_on_as_a_machine_of_its_own(vm: Place) -> None:
     instances = (source, one, two)
 
     for copy in (one, two):  # the very process, its memory and its number
-        assert min(eventually(lambda copy=copy: counted(copy), 20)) >= at_fork
+        assert min(eventually(partial(counted, copy), 20)) >= at_fork
         assert copy.inspect()["Proa"]["StartedBy"] == "fork"
     for instance in instances:
         goes_on(instance)
@@ -61,7 +62,7 @@ def test_a_copy_goes_on_as_a_machine_of_its_own(vm: Place) -> None:
         instance.exec("sh", "-c", f"echo {number} > /www/index.html; sync")
     for number, instance in enumerate(instances):
         assert instance.exec("cat", "/before").stdout == "before\n"
-        assert eventually(lambda i=instance: page(address(i)), 10) == f"{number}\n"
+        assert eventually(partial(page, address(instance)), 10) == f"{number}\n"
         assert page("127.0.0.1", port(instance)) == f"{number}\n"
     assert len({port(instance) for instance in instances}) == 3
 

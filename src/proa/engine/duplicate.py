@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from proa.engine import admission, lifecycle, links, machines, names
 from proa.engine import instance as states
-from proa.engine import lifecycle, machines, names
 from proa.engine.core import Core
 from proa.engine.instance import Instance, Record
 from proa.errors import Conflict, Invalid, Unsupported
@@ -159,7 +159,8 @@ def create(core: Core, source: Instance, name: str) -> Instance:
     """The record of a copy; until it runs it is one that recovery removes."""
     id = secrets.token_hex(32)
     ports = tuple(Port(p.port, p.protocol, p.host_address, 0) for p in source.spec.ports)
-    spec = replace(source.spec, hostname=id[:12], ports=ports)
+    joined = tuple(replace(item, address="") for item in source.spec.endpoints)
+    spec = replace(source.spec, hostname=id[:12], ports=ports, endpoints=joined)
     record = Record(
         id, name or names.generate(), source.image_id, spec, dict(source.record.body),
         time.time_ns(), removing=True,
@@ -201,6 +202,8 @@ def bring_up(
         undo.callback(_not_started, core, instance, before)
         instance.mark("request")
         core.save(instance)
+        admission.admit(core, instance, instance.spec)
+        undo.callback(setattr, instance, "admitted", False)
         launch = lifecycle.acquire(core, instance, undo)
         try:
             machine = core.vms.revive(launch, found, started_by)
@@ -220,7 +223,9 @@ def bring_up(
         record.facts = machine.facts
         instance.mark("exec")
         core.save(instance)
+        instance.admitted = False
         undo.pop_all()
+    links.changed(core, tuple(record.interfaces))
     core.emit(instance, "start")
     instance.notify()
 
@@ -231,12 +236,13 @@ def _not_started(core: Core, instance: Instance, before: str) -> None:
     core.save(instance)
 
 
-def _identity(core: Core, instance: Instance, links: tuple[Link, ...]) -> Names:
-    files = lifecycle.core_files(core, instance.spec, links)
+def _identity(core: Core, instance: Instance, connections: tuple[Link, ...]) -> Names:
+    files = lifecycle.core_files(core, instance.spec, connections)
+    files = links.with_names(core, instance, files)
     covers = (
         ("/etc/hostname", files.hostname),
         ("/etc/hosts", files.hosts),
         ("/etc/resolv.conf", files.resolv),
     )
-    link = links[0] if links else None
+    link = connections[0] if connections else None
     return Names(instance.spec.hostname, instance.id[:32], covers, link)
