@@ -9,7 +9,8 @@ run=(gcc libc6-dev make python3 python3-venv qemu-system-x86 qemu-utils erofs-ut
      nftables iproute2 mmdebstrap dpkg-dev lz4 xz-utils zstd kmod
      grub-common grub-pc-bin grub-efi-amd64-bin mtools)
 tests=(busybox-static docker.io podman buildah skopeo umoci docker-registry apache2-utils
-       rpm dnf createrepo-c gnupg fdisk dosfstools xfsprogs btrfs-progs netpbm gvncviewer ovmf)
+       xorriso swtpm rpm dnf createrepo-c gnupg fdisk dosfstools xfsprogs
+       btrfs-progs netpbm gvncviewer ovmf)
 peers=(docker.io containerd runc podman conmon)
 
 wanted=("${run[@]}")
