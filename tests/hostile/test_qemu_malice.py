@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import signal
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from proa.errors import IsolationError, Timeout
+from proa.isolation.vm import settings
 from tests.conftest import need
 from tests.fuzz.guest import RESIDENT_MAXIMUM_KIB
 from tests.support import hulls
@@ -120,3 +122,15 @@ def resident_kib(pid: int) -> int:
     """The most memory it ever had."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def test_memory_and_threads_without_end_are_its_own_loss(vm: Place) -> None:
+    """The hull's cgroup has a bound: RAM, and room for QEMU itself."""
+    instance = vm.start("busy", "sleep", "1000", host={"Memory": 64 << 20})
+    place = instance.inspect()["Proa"]["Place"]
+    [memory] = glob.glob(f"/sys/fs/cgroup/**/*{place}/memory.limit_in_bytes", recursive=True) or (
+        glob.glob(f"/sys/fs/cgroup/**/*{place}/memory.max", recursive=True)
+    )
+    [pids] = glob.glob(f"/sys/fs/cgroup/**/*{place}/pids.max", recursive=True)
+    assert int(Path(memory).read_text()) == (256 << 20) + settings.QEMU_ROOM_BYTES
+    assert int(Path(pids).read_text()) == settings.QEMU_THREADS

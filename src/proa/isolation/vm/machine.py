@@ -91,10 +91,11 @@ class Machine:
         growth.check(self, limits)
         if not self.qmp.execute("query-status").get("running"):
             raise Conflict("the vm is paused", hint="unpause it before it is updated")
-        self.place.cgroup.apply(host_limits(limits))
-        self.throttle(limits)
         present = growth.added(self)
         wanted = growth.beyond(self.shape.ram_bytes, limits.memory_bytes)
+        ram_bytes = self.shape.ram_bytes + max(present, wanted)
+        self.place.cgroup.apply(host_limits(limits, ram_bytes))
+        self.throttle(limits)
         if wanted > present:
             growth.memory(self, wanted)
         self.place.agent.setup(plans.limit_steps(limits, lift=True))

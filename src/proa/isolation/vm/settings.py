@@ -16,6 +16,8 @@ MIB = 1 << 20
 RAM_CLASSES_MIB = (256, 512, 1024, 2048, 4096)
 RAM_STEP_MIB = 1024
 VCPUS_LATER = 8  # each possible processor takes a little of a guest's memory
+QEMU_ROOM_BYTES = 1 << 30
+QEMU_THREADS = 512
 KERNEL_SHARE_MIB = 96  # of a machine's RAM that no limit of an instance may count on
 
 
@@ -88,6 +90,13 @@ def reach(ram_mib: int, vcpus: int) -> tuple[int, int]:
     return ram_mib + room, max(vcpus, min(os.cpu_count() or 1, VCPUS_LATER))
 
 
-def host_limits(limits: Limits) -> Limits:
-    """What the host's cgroup limits of a vm: all but memory and processes, which the guest's do."""
-    return replace(limits, memory_bytes=0, reservation_bytes=0, swap_bytes=0, pids=0)
+def host_limits(limits: Limits, ram_bytes: int = 0) -> Limits:
+    """What the host's cgroup limits of a vm.
+
+    Memory and processes are the guest's to limit; here only a QEMU in a stranger's hands meets a
+    bound: its RAM with room for itself and what the host caches of its disks.  RAM 0: none.
+    """
+    bound = replace(limits, memory_bytes=0, reservation_bytes=0, swap_bytes=0, pids=0)
+    if not ram_bytes:
+        return bound
+    return replace(bound, memory_bytes=ram_bytes + QEMU_ROOM_BYTES, pids=QEMU_THREADS)

@@ -158,7 +158,7 @@ class Vms:
         ready, launch = self._ready(), self._cached(launch)
         berth = self._berths.take(ready.skeleton)
         with hull.watched(berth, self._places):
-            self._dress(berth, launch)
+            self._dress(berth, launch, found.shape)
             parts = self._parts(launch, ready.seed)
             if launch.links:
                 name = launch.links[0].host_name
@@ -235,7 +235,7 @@ class Vms:
                 parts = replace(parts, shares=(), folders=server.descriptor)
             berth = self._berths.take(ready.skeleton)
             with hull.watched(berth, self._places):
-                self._dress(berth, launch)
+                self._dress(berth, launch, machine)
                 power.boot(berth, machine, ready.firmware, parts)
                 berth.place.agent.finish(power.individualise(berth, launch.limits))
             undo.pop_all()
@@ -246,7 +246,7 @@ class Vms:
         ready = self._ready(machine.architecture)
         berth = self._berths.take(ready.skeleton)
         with hull.watched(berth, self._places):
-            self._dress(berth, launch)
+            self._dress(berth, launch, machine)
             parts = self._parts(launch, template.seed or ready.seed)
             power.clone(berth, machine, template, parts, qemu.Clone())
             pinned = _pinned(launch, template)
@@ -268,7 +268,7 @@ class Vms:
             spare.claim(launch)
             pinned = _pinned(launch, template)
             waiter = power.individualise(spare.berth, launch.limits, pinned)
-            self._dress(spare.berth, launch)
+            self._dress(spare.berth, launch, machine)
             spare.berth.place.agent.finish(waiter)
         return self._running(spare.berth, launch, machine, "spare")
 
@@ -291,9 +291,9 @@ class Vms:
         mode = cache_mode(self._settings, launch.hardware.cache, thrown_away=launch.remove)
         return replace(launch, hardware=replace(launch.hardware, cache=mode))
 
-    def _dress(self, berth: hull.Hull, launch: Launch) -> None:
+    def _dress(self, berth: hull.Hull, launch: Launch, machine: qemu.Machine) -> None:
         """What the host gives an instance beside its machine."""
-        berth.place.cgroup.apply(host_limits(launch.limits))
+        berth.place.cgroup.apply(host_limits(launch.limits, machine.ram_bytes))
         berth.place.agent.hold(launch.hold)
 
     def _parts(self, launch: Launch, seed: disks.Seed) -> power.Parts:

@@ -65,7 +65,7 @@ class WholeMachine(Machine):
                 f"this machine has {self.shape.ram_bytes // MIB} MiB while it runs",
                 hint="stop it, update it, start it",
             )
-        self.place.cgroup.apply(host_limits(limits))
+        self.place.cgroup.apply(host_limits(limits, self.shape.ram_bytes))
 
     def inside(self) -> Usage:
         """Its kernel's account; without an agent in there, what the host sees of it."""

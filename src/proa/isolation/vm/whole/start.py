@@ -63,7 +63,7 @@ class Wholes:
                 beside.append(security.place.name)
             berth = hull.make(self._places, host.skeleton, MAIN)
             undo.callback(berth.end, self._places)
-            berth.place.cgroup.apply(host_limits(launch.limits))
+            berth.place.cgroup.apply(host_limits(launch.limits, board.ram_bytes))
             berth.place.agent.hold(launch.hold)
             berth.qmp.pipeline(("qmp_capabilities", {}))
             parts = Parts(berth, launch, board, disk, server, security, self._places.native)
