@@ -132,6 +132,8 @@ VERB(node)
 	int result = mknodat(parent, name, (*argv[4] == 'b' ? S_IFBLK : S_IFCHR) | mode,
 			     makedev((unsigned)major_number, (unsigned)minor_number));
 	umask(mask);
+	if (result < 0 && errno == EEXIST)
+		result = 0;
 	return close_with(parent, result);
 }
 

@@ -67,6 +67,16 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """A further disk of a vm, /dev/`name` there: a file or block device, `format` raw or qcow2."""
+
+    name: str
+    path: Path
+    readonly: bool = False
+    format: str = "raw"
+
+
+@dataclass(frozen=True)
 class Launch:
     """Everything an isolation needs to make one place; all of it already acquired."""
 

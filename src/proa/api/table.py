@@ -19,8 +19,18 @@ from proa.api.docker import (
     volumes,
 )
 from proa.api.docker.refused import no_swarm, refusal
+from proa.api.proa import (
+    additions,
+    chains,
+    copies,
+    disks,
+    extensions,
+    packages,
+    registry,
+    screen,
+    ssh,
+)
 from proa.api.proa import build as own_build
-from proa.api.proa import chains, copies, disks, extensions, packages, registry, screen, ssh
 from proa.api.routes import Route
 
 ROUTES = (
@@ -117,6 +127,10 @@ ROUTES = (
     Route("POST", "/proa/instances/{id}/keys", screen.keys),
     Route("GET", "/proa/instances/{id}/screen", screen.shot),
     Route("GET", "/proa/instances/{id}/vnc", screen.vnc),
+    Route("POST", "/proa/instances/{id}/mounts", additions.attach_mount),
+    Route("DELETE", "/proa/instances/{id}/mounts", additions.detach_mount),
+    Route("POST", "/proa/instances/{id}/disks", additions.attach_disk),
+    Route("DELETE", "/proa/instances/{id}/disks", additions.detach_disk),
     Route("GET", "/proa/instances/{id}/trace", extensions.trace),
     Route("GET", "/proa/instances/{id}/usage", extensions.usage),
     Route("GET", "/proa/instances/{id}/ssh", ssh.way),

@@ -41,6 +41,10 @@ MODULES: dict[str, tuple[str, ...]] = {
         "fork", "suspend", "resume", "snapshot-create", "snapshot-ls", "snapshot-inspect",
         "snapshot-restore", "snapshot-rm",
     ),
+    "volume": (
+        "volume-create", "volume-ls", "volume-inspect", "volume-rm", "volume-prune",
+        "volume-attach", "volume-detach", "disk-attach", "disk-detach",
+    ),
     "network": (
         "network-create", "network-ls", "network-inspect", "network-rm", "network-prune",
         "network-connect", "network-disconnect",
@@ -66,7 +70,12 @@ NOUNS: dict[str, dict[str, str]] = {
     },
     "disk": {
         "ls": "disk-ls", "df": "disk-df", "flatten": "disk-flatten", "rebase": "disk-rebase",
-        "rollback": "rollback",
+        "rollback": "rollback", "attach": "disk-attach", "detach": "disk-detach",
+    },
+    "volume": {
+        "create": "volume-create", "ls": "volume-ls", "list": "volume-ls",
+        "inspect": "volume-inspect", "rm": "volume-rm", "prune": "volume-prune",
+        "attach": "volume-attach", "detach": "volume-detach",
     },
     "snapshot": {
         **{verb: f"snapshot-{verb}" for verb in ("create", "ls", "inspect", "restore", "rm")},

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import proa
 from proa.engine import (
+    additions,
     admission,
     chains,
     config,
@@ -353,6 +354,23 @@ class Engine:
             instance.record.spec = wanted
             self._core.save(instance)
         self._core.emit(instance, "update")
+
+    def attach_mount(self, reference: str, mount: Any) -> None:
+        """Add a volume or a folder, in Docker's words for a mount, to what may be running."""
+        additions.attach(self._core, self.get(reference), request.addition(mount))
+
+    def detach_mount(self, reference: str, what: str) -> None:
+        """Take it away, by volume or target."""
+        additions.detach(self._core, self.get(reference), what)
+
+    def attach_disk(self, reference: str, disk: Any) -> str:
+        """Add a disk to a vm; its name inside."""
+        wanted, size_bytes = request.disk(disk)
+        return additions.attach_disk(self._core, self.get(reference), wanted, size_bytes)
+
+    def detach_disk(self, reference: str, name: str) -> None:
+        """Take it away."""
+        additions.detach_disk(self._core, self.get(reference), name)
 
     def connect(self, network: str, reference: str, settings: Any) -> None:
         """Let an instance join a network."""

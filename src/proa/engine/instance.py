@@ -17,6 +17,17 @@ CREATED, STARTING, RUNNING, PAUSED, EXITED, REMOVING, SUSPENDED = (
 LIVE = (STARTING, RUNNING, PAUSED)
 
 
+@dataclass(frozen=True)
+class ExtraDisk:
+    """A disk added to a vm by its owner: `name` inside; `own` when it was made for it."""
+
+    path: str
+    format: str = "raw"
+    readonly: bool = False
+    name: str = ""
+    own: bool = False
+
+
 @dataclass
 class Record:
     """What is stored.  `body` is the create request as given, for inspect; times in ns, 0 never."""
@@ -39,6 +50,7 @@ class Record:
     volumes: list[str] = field(default_factory=list)
     trace: list[tuple[str, int]] = field(default_factory=list)
     removing: bool = False
+    disks: list[ExtraDisk] = field(default_factory=list)
     interfaces: dict[str, str] = field(default_factory=dict)  # of networks it is in now
     dozing: bool = False  # stopped for want of work: see engine/idle.py
 
@@ -49,7 +61,8 @@ class Record:
 
 def load_record(data: dict[str, Any]) -> Record:
     """The inverse of `Record.dump`."""
-    return Record(**{**data, "spec": load_spec(data["spec"])})
+    disks = [ExtraDisk(**item) for item in data.get("disks", ())]
+    return Record(**{**data, "spec": load_spec(data["spec"]), "disks": disks})
 
 
 def load_spec(data: dict[str, Any]) -> Spec:

@@ -16,7 +16,7 @@ from pathlib import Path
 from proa import compile
 from proa.agent import MAIN, Exit, Kind
 from proa.agent import Launch as Flag
-from proa.engine import admission, links, machines, ssh, whole
+from proa.engine import additions, admission, links, machines, ssh, whole
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import Instance
@@ -91,6 +91,7 @@ def _acquire_and_launch(core: Core, instance: Instance) -> None:
         instance.mark("place")
         tie(core, instance, running)
         core.save(instance)
+        additions.plug_all(instance, running)
         _launch(core, instance, running, launch.links)
         serve_addresses(core, instance)
         record.state, record.started_ns = states.RUNNING, time.time_ns()

@@ -13,6 +13,7 @@ from typing import Any
 from proa import capabilities
 from proa.engine import hardware, limits
 from proa.engine.fields import Fields
+from proa.engine.instance import ExtraDisk
 from proa.errors import Invalid, Unsupported
 from proa.spec import Endpoint, Hardware, Limits, Mount, Port, Process, Security, Spec
 
@@ -252,6 +253,26 @@ def _mount(item: Fields) -> Mount:
         modes = [f"mode={inner.integer('Mode'):o}"] if inner.integer("Mode") else []
         options = ",".join(sizes + modes)
     return Mount(kind, source, target, item.boolean("ReadOnly"), options)
+
+
+def addition(body: Any) -> Mount:
+    """A volume or bind mount to be added.  Raises Invalid."""
+    mount = _mount(Fields(body))
+    if mount.kind == "tmpfs" or not mount.source:
+        raise Invalid("only a named volume or a host's directory can be added")
+    return mount
+
+
+def disk(body: Any) -> tuple[ExtraDisk, int]:
+    """A disk to be added: `Path`, or `Size` in bytes; `Format`, `ReadOnly`.  Raises Invalid."""
+    given = Fields(body)
+    path, size, kind = given.text("Path"), given.integer("Size"), given.text("Format")
+    if bool(path) == bool(size):
+        raise Invalid("give either the path of a disk or the size of an empty one")
+    kind = kind or ("qcow2" if path.endswith(".qcow2") else "raw")
+    if kind not in ("raw", "qcow2"):
+        raise Invalid(f"disks of format '{kind}' cannot be added", hint="raw or qcow2")
+    return ExtraDisk(path, kind, given.boolean("ReadOnly")), size
 
 
 def _target(path: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from proa.agent import Agent
 from proa.host.cgroup import Usage
-from proa.resources import Launch, Link, Share, Sources
+from proa.resources import Disk, Launch, Link, Share, Sources
 from proa.spec import Limits
 
 
@@ -24,6 +24,7 @@ class Features:
     live_cpu_update: bool
     processes_visible_to_host: bool
     machines: bool = False  # also boots disks with systems of their own
+    disks: bool = False  # can be given further ones
     changes: str = ""  # empty: the rootfs's `upper` has them; else a disk for the builtin `changes`
 
 
@@ -69,10 +70,10 @@ class Running(Protocol):
     def update(self, limits: Limits) -> None:
         """Change limits while running.  Raises Unsupported when it cannot."""
 
-    def plug(self, item: Link | Share) -> None:
-        """Add a network link or a share while running.  Raises Unsupported when it cannot."""
+    def plug(self, item: Link | Share | Disk) -> None:
+        """Add a link, a share or a disk while running.  Raises Unsupported when it cannot."""
 
-    def unplug(self, item: Link | Share) -> None:
+    def unplug(self, item: Link | Share | Disk) -> None:
         """Take one away again."""
 
     def usage(self) -> Usage:

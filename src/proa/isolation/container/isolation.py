@@ -14,6 +14,7 @@ from typing import Any
 from proa import plan
 from proa.agent import MAIN, Agent
 from proa.agent import Launch as Flag
+from proa.errors import Unsupported
 from proa.host import features, mounts, netlink
 from proa.host.cgroup import Usage
 from proa.isolation import later, processors
@@ -23,7 +24,7 @@ from proa.isolation.container.emulation import Emulation
 from proa.isolation.places import Place, Places
 from proa.isolation.surroundings import SHARES
 from proa.plan import Step
-from proa.resources import Launch, Link, Share, Sources
+from proa.resources import Disk, Launch, Link, Share, Sources
 from proa.spec import Limits
 
 
@@ -76,12 +77,14 @@ class Container:
         """Change the cgroup's limits."""
         self.place.cgroup.apply(limits)
 
-    def plug(self, item: Link | Share) -> None:
+    def plug(self, item: Link | Share | Disk) -> None:
         """A veth moved in and set up, or a mount attached at its target."""
         if isinstance(item, Link):
             netlink.veth_create(item.host_name, item.name, self.place.pid, item.bridge)
             later.run(self, link_steps(item))
             return
+        if isinstance(item, Disk):
+            raise Unsupported("a container has no disks of its own", hint="attach a volume")
         idmap = self.place.user_namespace()
         try:
             tree = share_mount(item, idmap)
@@ -93,11 +96,11 @@ class Container:
         finally:
             os.close(tree)
 
-    def unplug(self, item: Link | Share) -> None:
+    def unplug(self, item: Link | Share | Disk) -> None:
         """Delete the veth, or take the mount from its target."""
         if isinstance(item, Link):
             netlink.link_delete(item.host_name)
-        else:
+        elif isinstance(item, Share):
             later.run(self, (plan.Detach(item.target),))
 
     def usage(self) -> Usage:

@@ -13,9 +13,9 @@ from proa.agent import Launch as Flag
 from proa.errors import Conflict
 from proa.host.cgroup import Usage
 from proa.isolation.places import Place, Places
-from proa.isolation.vm import growth, inside, plans, plugging, qemu, qmp, throttles
+from proa.isolation.vm import growth, inside, plans, plugging, qemu, qmp, spare_disks, throttles
 from proa.isolation.vm.settings import MIB, host_limits, wanted_vcpus
-from proa.resources import Link, Share, Sources
+from proa.resources import Disk, Link, Share, Sources
 from proa.spec import Limits
 
 
@@ -31,6 +31,7 @@ class Machine:
     plugged: Callable[[], Sources] = field(default=lambda: Sources(root=""))
     places_beside: tuple[str, ...] = ()  # of servers of this machine alone
     shares_made: int = 0  # by 9p, since it was made: the next one's number
+    shares: dict[str, int] = field(default_factory=dict)  # those, by target
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -50,6 +51,7 @@ class Machine:
             "facts": self.facts,
             "places": list(self.places_beside),
             "shares_made": self.shares_made,
+            "shares": self.shares,
         }
 
     @property
@@ -106,17 +108,21 @@ class Machine:
             self.facts["vcpus"] = str(vcpus)
         self.facts["ram_mib"] = str((self.shape.ram_bytes + wanted) // MIB)
 
-    def plug(self, item: Link | Share) -> None:
+    def plug(self, item: Link | Share | Disk) -> None:
         """A card on the bus for such, or one more directory of the shared folder."""
         if isinstance(item, Link):
             plugging.plug_link(self, item)
+        elif isinstance(item, Disk):
+            spare_disks.plug(self, item)
         else:
             plugging.plug_share(self, item)
 
-    def unplug(self, item: Link | Share) -> None:
+    def unplug(self, item: Link | Share | Disk) -> None:
         """Take it away again."""
         if isinstance(item, Link):
             plugging.unplug_link(self, item)
+        elif isinstance(item, Disk):
+            spare_disks.unplug(self, item)
         else:
             plugging.unplug_share(self, item)
 

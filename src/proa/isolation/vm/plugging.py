@@ -80,12 +80,16 @@ def plug_share(machine: Machine, share: Share) -> None:
     inner = f"{SHARES}/{number}" + (f"/{share.inner}" if share.inner else "")
     attach = plan.Attach(inner, share.target, "ro" if share.readonly else "")
     machine.shares_made += 1
+    machine.shares[share.target] = number
     later.run(machine, (*first, *again, attach, plan.Mask(SHARES)))
 
 
 def unplug_share(machine: Machine, share: Share) -> None:
     """Take it from its target; what still uses it inside keeps it until it ends."""
     later.run(machine, (plan.Detach(share.target),))
+    number = machine.shares.pop(share.target, -1)
+    if number >= 0 and machine.facts.get("shares") != VIRTIOFS:
+        _on_host(machine, (plan.Detach(f"{qemu.SHARES_PATH}/{number}"),), ())
 
 
 def _folder() -> tuple[plan.Step, ...]:

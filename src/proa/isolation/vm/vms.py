@@ -65,6 +65,7 @@ class Vms:
         live_cpu_update=True,
         processes_visible_to_host=False,
         machines=True,
+        disks=True,
         changes="/dev/vdb",
     )
 
@@ -183,6 +184,7 @@ class Vms:
         found = Machine(place, self._places, qmp.Qmp(control), known, dict(saved["facts"]))
         found.places_beside = tuple(saved.get("places", ()))
         found.shares_made = int(saved.get("shares_made", 0))
+        found.shares = dict(saved.get("shares", {}))
         return found
 
     def repair(self, live: set[str]) -> None:
@@ -327,6 +329,7 @@ class Vms:
             lambda: _plugged(launch, facts),
             (server.place.name,) if server else (),
             len(launch.shares),
+            {share.target: number for number, share in enumerate(launch.shares)},
         )
         for link in launch.links[1:]:
             made.plug(link)
