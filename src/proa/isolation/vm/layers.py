@@ -40,7 +40,7 @@ class Layer:
     @property
     def base(self) -> bool:
         """Whether it is somebody else's file, which we only read."""
-        return self.mtime_ns != 0
+        return self.size_bytes != 0
 
     @property
     def number(self) -> int:
