@@ -437,5 +437,5 @@ class FakeEngine:
         return {
             "containers": len(self.instances), "running": 0, "paused": 0, "stopped": 0,
             "images": 1, "root": "/fake", "version": "0", "kernel": "6", "cpus": 2,
-            "memory_bytes": 1 << 30, "admission": {},
+            "memory_bytes": 1 << 30, "admission": {}, "landlock": "abi 7",
         }  # fmt: skip

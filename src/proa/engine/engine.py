@@ -57,6 +57,7 @@ from proa.image.layer.stream import Source
 from proa.image.layer.writer import Sink
 from proa.image.progress import Progress
 from proa.image.sbom.bill import Bill
+from proa.isolation.vm import confinement
 
 Filters = dict[str, list[str]]
 Table = tuple[list[str], list[list[str]]]
@@ -455,6 +456,7 @@ class Engine:
             "images": len(self.images.list()), "root": str(self.root), "version": self.version,
             "kernel": os.uname().release, "cpus": os.cpu_count() or 1,
             "memory_bytes": admission.host_memory(), "admission": admission.told(self._core),
+            "landlock": confinement.fact(),
         }  # fmt: skip
 
     # -- disks --------------------------------------------------------------------------------

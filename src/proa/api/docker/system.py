@@ -101,7 +101,7 @@ def info(engine: Engine, request: Request) -> Answer:
             "ExperimentalBuild": False,
             "LiveRestoreEnabled": True,
             "Warnings": [],
-            "Proa": {"Admission": facts["admission"]},
+            "Proa": {"Admission": facts["admission"], "Landlock": facts["landlock"]},
         }
     )
 
