@@ -12,7 +12,7 @@ from proa.errors import Unsupported
 from proa.isolation import processors
 
 _COMMON = "quiet panic=-1 cryptomgr.notests nowatchdog audit=0 rcupdate.rcu_expedited=1"
-MICROVM = "microvm"
+_PORTS = tuple(f"later{number}" for number in range(6))
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Architecture:
     """A processor, `name` in the words of images, and the machine around it.
 
     `options` are the machine's, of which a QEMU may know some only; `cpu` is what TCG emulates;
+    `late` are devices that make room for others while it runs (decision 020);
     `kernel` is Debian's package, `package` the one with QEMU's program.
     """
 
@@ -31,6 +32,10 @@ class Architecture:
     cpu: str
     command_line: str
     kernel: str
+    ram_start: int  # where the guest sees its memory
+    buses: tuple[str, ...]  # for devices that come later: names of what `late` makes
+    late: tuple[str, ...]
+    grows: bool  # whether memory and processors can be plugged
 
     @property
     def native(self) -> bool:
@@ -45,14 +50,16 @@ _TABLE = (
          "graphics=off", "dump-guest-core=off"),
         "max",
         f"{_COMMON} no_timer_check tsc=reliable 8250.nr_uarts=0 random.trust_cpu=on",
-        "linux-image-amd64",
+        "linux-image-amd64", 0, ("later",), ("pcie-pci-bridge,id=later",), True,
     ),
     Architecture(  # without `console=` the kernel takes the device tree's serial port, and waits
         "arm64", Path("/usr/bin/qemu-system-aarch64"), "qemu-system-arm", "virt",
         ("gic-version=max", "dump-guest-core=off"),
         "max,pauth-impdef=on",
         f"{_COMMON} console=hvc0 random.trust_cpu=on",
-        "linux-image-arm64",
+        "linux-image-arm64", 1 << 30, _PORTS,  # a bridge has ACPI's hot plugging on a PC only
+        tuple(f"pcie-root-port,id={name},chassis={n}" for n, name in enumerate(_PORTS, 1)),
+        False,  # QEMU 7.2 ends when a guest of `virt` switches a slot with memory off
     ),
 )  # fmt: skip
 ALL = {item.name: item for item in _TABLE}

@@ -72,7 +72,7 @@ def take(machine: Machine, meanwhile: Callable[[], object], *, go_on: bool = Tru
     """
     shape = _shape(machine)
     with ExitStack() as undo:
-        memory = pages.find(machine.place.pid, machine.qmp, shape.ram_bytes)
+        memory = pages.find(machine.place.pid, machine.qmp, shape)
         undo.callback(memory.close)
         copy, state = _file("pages"), _file("state")
         undo.callback(os.close, copy)

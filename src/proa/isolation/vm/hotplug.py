@@ -6,14 +6,19 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from proa.errors import IsolationError, Timeout
-from proa.isolation.vm import qemu, qmp
+from proa.errors import Conflict, IsolationError, Timeout
+from proa.isolation.vm import architectures, qemu, qmp
 
 UNPLUG_SECONDS = 10.0
+FULL = "all in use"  # what QEMU says of a bus without a free slot
 
 
 class Plugged(Protocol):
     """A machine, as far as plugging goes."""
+
+    @property
+    def shape(self) -> qemu.Machine:
+        """What it is."""
 
     @property
     def qmp(self) -> qmp.Qmp:
@@ -36,7 +41,15 @@ def plug(
         control.execute("getfd", {"fdname": name}, descriptor=descriptor)
     for name, arguments in backends:
         control.execute(name, arguments)
-    control.execute("device_add", {"bus": qemu.HOTPLUG_BUS, **device})
+    buses = architectures.ALL[machine.shape.architecture].buses
+    for bus in buses:
+        try:
+            control.execute("device_add", {"bus": bus, **device})
+            return
+        except IsolationError as error:
+            if FULL not in error.message:
+                raise
+    raise Conflict(f"no slot is left for '{device.get('id', device['driver'])}'")
 
 
 def unplug(machine: Plugged, id: str, backends: tuple[qmp.Command, ...] = ()) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proa.errors import IsolationError
-from proa.isolation.vm import disks, qmp
+from proa.isolation.vm import architectures, disks, qemu, qmp
 
 PAGE = mmap.PAGESIZE
 REGIONS = 4096  # asked for at once
@@ -61,14 +61,16 @@ class Memory:
             os.close(self.base)
 
 
-def find(pid: int, control: qmp.Qmp, size_bytes: int) -> Memory:
+def find(pid: int, control: qmp.Qmp, shape: qemu.Machine) -> Memory:
     """The RAM of a running QEMU.  Raises IsolationError when it is not one piece."""
-    said = str(control.execute("human-monitor-command", {"command-line": "gpa2hva 0"}))
+    start = architectures.ALL[shape.architecture].ram_start
+    asked = {"command-line": f"gpa2hva {start:#x}"}
+    said = str(control.execute("human-monitor-command", asked))
     match = ADDRESS.search(said)
     if match is None:
         raise IsolationError(f"qemu does not tell where its memory is: '{said.strip()}'")
     address = int(match[1], 16)
-    return Memory(pid, address, size_bytes, _base(pid, address))
+    return Memory(pid, address, shape.ram_bytes, _base(pid, address))
 
 
 def _base(pid: int, address: int) -> int:

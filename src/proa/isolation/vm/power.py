@@ -70,7 +70,7 @@ def revive(berth: hull.Hull, found: Checkpoint, parts: Parts) -> None:
     berth.qmp.pipeline(("qmp_capabilities", {}))
     berth.place.agent.finish(started)
     if found.base >= 0:
-        ram = pages.find(berth.place.pid, berth.qmp, found.shape.ram_bytes)
+        ram = pages.find(berth.place.pid, berth.qmp, found.shape)
         with closing(ram):
             pages.pour(found.pages, ram)
     state = found.open_state()

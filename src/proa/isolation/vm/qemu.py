@@ -23,7 +23,6 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 MEMORY_LATER = (
     "swiotlb=noforce memhp_default_state=online memory_hotplug.online_policy=auto-movable"
 )
-HOTPLUG_BUS = "later"  # decision 020
 TRANSLATION_CACHE_MIB = 64
 BACKED = ("qcow2", "vmdk")  # formats whose header may name another file below
 
@@ -171,7 +170,7 @@ def _devices(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
         "-chardev", f"socket,id=c,fd={files.channel}",
         "-device", f"virtserialport,chardev=c,name={CHANNEL}",
         *_image(files), *_disk(files),
-        *_shares(files), "-device", f"pcie-pci-bridge,id={HOTPLUG_BUS}",
+        *_shares(files), *_late(machine),
     ]  # fmt: skip
     if (
         isinstance(start, Boot) and files.memory < 0
@@ -185,6 +184,11 @@ def _devices(machine: Machine, files: Files, start: Start) -> tuple[str, ...]:
             "virtio-net-pci,netdev=n,romfile=,mac=52:54:00:00:00:01",
         ]
     return tuple(result)
+
+
+def _late(machine: Machine) -> tuple[str, ...]:
+    late = architectures.ALL[machine.architecture].late
+    return tuple(word for device in late for word in ("-device", device))
 
 
 def _shares(files: Files) -> tuple[str, ...]:

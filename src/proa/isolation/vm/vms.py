@@ -207,6 +207,8 @@ class Vms:
     ) -> qemu.Machine:
         ram_mib, vcpus = shape(limits, self._settings)
         ready, (most_mib, most_vcpus) = self._ready(architecture), reach(ram_mib, vcpus)
+        if not ready.architecture.grows:
+            most_mib, most_vcpus = 0, 0
         if hardware.machine not in ("", "auto", ready.architecture.machine):
             raise Unsupported(
                 f"an image's vm is no '{hardware.machine}'",
