@@ -239,6 +239,38 @@ def test_inotify_tells_changes_of_the_host_to_containers_only(folder: Folder) ->
     assert (b"by-host" if folder.way == "bind" else b"nothing") in said
 
 
+def test_under_load_a_renamed_file_is_whole_on_both_sides(folder: Folder) -> None:
+    busy = folder.host / "rw/busy"
+    (busy / "host").mkdir(parents=True)
+    writer = """
+        for w in 1 2 3 4; do (
+            for n in $(seq 20); do
+                yes $w-$n | head -n 3000 >/s/busy/.$w-$n; mv /s/busy/.$w-$n /s/busy/$w-$n
+            done) & done
+        seen=0
+        while [ $seen -lt 40 ]; do
+            seen=0
+            for f in /s/busy/host/*; do
+                [ "$(uniq -c $f | tr -s ' ')" = " 5000 ${f##*/}" ] && seen=$((seen + 1))
+            done
+        done
+        wait; echo $seen"""
+    done: list[Result] = []
+    inside = threading.Thread(target=lambda: done.append(folder.run("sh", "-c", writer)))
+    inside.start()
+    for number in range(40):
+        (busy / ".new").write_text(f"host-{number}\n" * 5000)
+        (busy / ".new").rename(busy / f"host/host-{number}")
+    seen: set[str] = set()
+    while inside.is_alive() or len(seen) < 80:
+        for path in busy.glob("[1-4]-*"):
+            assert path.read_text() == f"{path.name}\n" * 3000
+            seen.add(path.name)
+        assert inside.is_alive() or len(seen) == 80
+    inside.join()
+    assert [(result.code, result.stdout) for result in done] == [(0, "40\n")]
+
+
 def test_a_read_only_share_cannot_be_written(folder: Folder) -> None:
     assert folder.run("cat", "/ro/text").stdout == "read me\n"
     for script in ("echo x >/ro/text", "rm /ro/text", "chmod 777 /ro/text", "mkdir /ro/new"):
