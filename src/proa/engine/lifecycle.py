@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from proa import compile
@@ -160,10 +161,13 @@ def _launch(core: Core, instance: Instance, running: Running, linked: tuple[Link
 
 def serve_addresses(core: Core, instance: Instance) -> None:
     """A system of its own asks for its address; without one it runs all the same."""
-    link = core.networks.link_of(instance.id) if instance.spec.hardware.disk else None
-    if link is not None:
+    if not instance.spec.hardware.disk:
+        return
+    way_out = True  # by the first card that has one
+    for link in links.present(core, instance).values():
         with suppress(HostError):
-            core.networks.serve(link)
+            core.networks.serve(link if way_out else replace(link, gateway=""))
+        way_out = way_out and not link.gateway
 
 
 def link_log(core: Core, instance: Instance) -> None:
@@ -264,7 +268,7 @@ def ended(core: Core, instance: Instance, running: Running, exit: Exit | None) -
 def settle(core: Core, instance: Instance) -> None:
     """Release what a run held and write the new state; the caller holds the lock."""
     record = instance.record
-    links.release(core, record.id)
+    links.rest(core, instance)
     left, record.interfaces = tuple(record.interfaces), {}
     links.changed(core, left)
     record.state, record.place, record.saved = states.EXITED, "", {}

@@ -80,7 +80,7 @@ def builtin_id(name: str) -> str:
 
 def acquire(core: Core, instance: Instance, undo: ExitStack) -> tuple[Link, ...]:
     """A link in every network asked for; only the first that leads out is the way out."""
-    undo.callback(release, core, instance.id)
+    undo.callback(rest, core, instance)
     found: list[Link] = []
     instance.record.interfaces = {}
     for number, asked in enumerate(endpoints(instance.spec)):
@@ -109,6 +109,28 @@ def release(core: Core, instance_id: str) -> None:
     core.networks.unpublish(instance_id)
     core.networks.release(instance_id)
     core.user_networks.release(instance_id)
+
+
+def rest(core: Core, instance: Instance) -> None:
+    """Give back what one that is stopped does not keep.
+
+    A machine with a system of its own keeps its addresses, and so its cards': that system has them
+    in its files.
+    """
+    if not instance.spec.hardware.disk:
+        release(core, instance.id)
+        return
+    for asked in endpoints(instance.spec):
+        with suppress(NotFound):
+            service(core, asked.network).unpublish(instance.id)
+
+
+def keepers(core: Core) -> set[str]:
+    """Instances whose addresses are theirs now."""
+    kept = (states.SUSPENDED,)
+    return {
+        item.id for item in core.all() if item.live or item.state in kept or item.spec.hardware.disk
+    }
 
 
 def present(core: Core, instance: Instance) -> dict[str, Link]:
@@ -168,6 +190,8 @@ def _plug(core: Core, instance: Instance, asked: Endpoint) -> None:
     link = giver.link(instance.id, name, asked.address)
     try:
         running.plug(replace(link, gateway="") if has_way_out else link)
+        if instance.spec.hardware.disk:
+            core.networks.serve(link)
     except BaseException:
         giver.release(instance.id)
         raise

@@ -29,8 +29,8 @@ def recover(core: Core) -> None:
     owned |= {name for item in core.all() for name in item.record.saved.get("places", ())}
     live = {item.id for item in core.all() if item.live or item.state == states.SUSPENDED}
     core.places.repair(owned)
-    core.networks.repair(live)
-    core.user_networks.repair(live)
+    core.networks.repair(links.keepers(core))
+    core.user_networks.repair(links.keepers(core))
     for item in core.all():
         chains.recover(core.directory(item.id))
     known = {item.id for item in core.all()}

@@ -88,7 +88,7 @@ def _options(data: bytes) -> dict[int, bytes]:
 
 def answer(request: Request, link: Link, nameservers: tuple[str, ...]) -> bytes | None:
     """The frame to send to the machine at the end of this link; None for silence."""
-    mac, server = bytes.fromhex(link.mac.replace(":", "")), IPv4Address(link.gateway).packed
+    mac, server = bytes.fromhex(link.mac.replace(":", "")), _server(link).packed
     mine = IPv4Interface(link.address)
     if request.mac != mac or request.server not in (b"", server):
         return None
@@ -101,7 +101,7 @@ def answer(request: Request, link: Link, nameservers: tuple[str, ...]) -> bytes 
         return None
     names = b"".join(IPv4Address(name).packed for name in nameservers[:3])
     options |= {
-        _MASK: mine.network.netmask.packed, _ROUTER: server, _NAMES: names,
+        _MASK: mine.network.netmask.packed, _ROUTER: server if link.gateway else b"", _NAMES: names,
         _BROADCAST: mine.network.broadcast_address.packed, _MTU: struct.pack("!H", link.mtu),
     }  # fmt: skip
     if request.kind == INFORM:
@@ -111,9 +111,14 @@ def answer(request: Request, link: Link, nameservers: tuple[str, ...]) -> bytes 
     return _frame(request, link, given, {_KIND: bytes([kind]), **options})
 
 
+def _server(link: Link) -> IPv4Address:
+    """Who answers: the gateway; where there is none, whoever would be it."""
+    return IPv4Address(link.gateway or IPv4Interface(link.address).network.network_address + 1)
+
+
 def _frame(request: Request, link: Link, given: bytes, options: dict[int, bytes]) -> bytes:
     """Ethernet, IP and UDP around an answer, straight to the client's card."""
-    server = IPv4Address(link.gateway).packed
+    server = _server(link).packed
     head = _BOOTP.pack(
         2, 1, 6, 0, request.identity, 0, request.flags, request.present, given, bytes(4), bytes(4),
         request.mac, _COOKIE,
@@ -127,7 +132,7 @@ def _frame(request: Request, link: Link, given: bytes, options: dict[int, bytes]
     ports = ports[:6] + struct.pack("!H", _checksum(pseudo + ports + message) or 0xFFFF)
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + length, 0, 0, 64, 17, 0, server, target)
     ip = ip[:10] + struct.pack("!H", _checksum(ip)) + ip[12:]
-    source = bytes.fromhex(mac_of(link.gateway).replace(":", ""))
+    source = bytes.fromhex(mac_of(str(_server(link))).replace(":", ""))
     return request.mac + source + b"\x08\x00" + ip + ports + message
 
 

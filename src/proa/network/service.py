@@ -56,7 +56,7 @@ class Networks:
         self._leases = Leases(root / "leases", reserved)
         self._record = Record(root / "ports")
         self._firewall = Firewall(self._shape.table, self.bridge, self._shape.internal)
-        self._addresses = dhcp.Server()
+        self._addresses: dhcp.Server | None = None
         self._lock = threading.RLock()  # of addresses and the set-up; taken inside the next one
         self._ports_lock = threading.RLock()  # taking a port back is slow and must not delay links
         self._ready: IPv4Network | None = None
@@ -94,7 +94,9 @@ class Networks:
         )
 
     def serve(self, link: Link) -> None:
-        """Tell a system that asks for its address, while its tap is there."""
+        """Tell a system that asks for its address, in whichever network, while its tap is there."""
+        with self._lock:
+            self._addresses = self._addresses or dhcp.Server()
         self._addresses.serve(link, self.nameservers())
 
     def release(self, instance_id: str) -> None:

@@ -30,7 +30,7 @@ class Wires:
     channel: int
     disk: Opened
     cdroms: tuple[int, ...] = ()
-    tap: int = -1
+    taps: tuple[int, ...] = ()
     nvram: int = -1
     code: Path | None = None
     tpm: int = -1
@@ -55,7 +55,7 @@ def arguments(board: Board, wires: Wires, cache: blocks.Cache) -> tuple[str, ...
         "-device", f"virtserialport,chardev={GUEST_AGENT},name={qga.PORT}",
         "-object", "rng-builtin,id=random", "-device", "virtio-rng-pci,rng=random",
         *_disk(board, wires.disk, cache), *_cdroms(board, wires.cdroms), *_seed(board, wires),
-        *_network(board, wires.tap), *_tpm(board, wires.tpm), *_display(board), *_shares(wires),
+        *_network(board, wires.taps), *_tpm(board, wires.tpm), *_display(board), *_shares(wires),
     )  # fmt: skip
 
 
@@ -165,13 +165,12 @@ def _seed(board: Board, wires: Wires) -> tuple[str, ...]:
 NICS = {"virtio": "virtio-net-pci", "e1000": "e1000", "rtl8139": "rtl8139"}
 
 
-def _network(board: Board, tap: int) -> tuple[str, ...]:
-    if tap < 0:
-        return ()
-    return (
-        "-netdev", f"tap,id=n,fd={tap}",
-        "-device", f"{NICS[board.nic]},id=nic,netdev=n,romfile=,mac={board.mac}",
-    )  # fmt: skip
+def _network(board: Board, taps: tuple[int, ...]) -> tuple[str, ...]:
+    words: list[str] = []
+    for number, (tap, mac) in enumerate(zip(taps, board.macs, strict=True)):
+        card = f"{NICS[board.nic]},id=nic{number},netdev=n{number},romfile=,mac={mac}"
+        words += ("-netdev", f"tap,id=n{number},fd={tap}", "-device", card)
+    return tuple(words)
 
 
 def _tpm(board: Board, descriptor: int) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ LEGACY_IDE_CDROMS, SATA_CDROMS = 3, 4
 
 @dataclass(frozen=True)
 class Board:
-    """A machine with nothing left open.  `mac` is empty without a network."""
+    """A machine with nothing left open."""
 
     ram_bytes: int
     vcpus: int
@@ -30,7 +30,7 @@ class Board:
     tpm: bool = False
     disk_bus: str = "virtio"
     nic: str = "virtio"
-    mac: str = ""
+    macs: tuple[str, ...] = ()  # of its network cards
     display: str = "none"
     boot: str = "disk"
     uuid: str = ""

@@ -109,7 +109,7 @@ def _board(launch: Launch, host: Ground, settings: Settings, boots_by: str) -> B
     return replace(
         board,
         accelerator=host.accelerate(hardware.accelerator).name,
-        mac=launch.links[0].mac if launch.links else "",
+        macs=tuple(link.mac for link in launch.links),
         uuid=f"{launch.id[:8]}-{launch.id[8:12]}-{launch.id[12:16]}-{launch.id[16:20]}-"
         f"{launch.id[20:32]}",
     )
@@ -186,9 +186,9 @@ def _wires(parts: Parts, cargo: _Cargo) -> Wires:
     if seed.wanted(launch.hardware):
         content = seed.build(seed.of(launch, parts.native.read_bytes()))
         wires = replace(wires, seed=cargo.add(_in_memory(content)))
-    if launch.links:
-        tap = netlink.tap_open(launch.links[0].host_name, launch.links[0].bridge)
-        wires = replace(wires, tap=cargo.add(tap))
+    for link in launch.links:
+        tap = netlink.tap_open(link.host_name, link.bridge)
+        wires = replace(wires, taps=(*wires.taps, cargo.add(tap)))
         berth.place.agent.keep(tap)
     if board.firmware != BIOS:
         found = firmware.find(board.firmware, board.architecture)
