@@ -10,7 +10,9 @@ run=(gcc libc6-dev make python3 python3-venv qemu-system-x86 qemu-utils erofs-ut
      grub-common grub-pc-bin grub-efi-amd64-bin mtools)
 tests=(busybox-static docker.io podman buildah skopeo umoci docker-registry apache2-utils
        xorriso swtpm rpm dnf createrepo-c gnupg fdisk dosfstools xfsprogs
-       btrfs-progs netpbm gvncviewer ovmf)
+       btrfs-progs netpbm gvncviewer ovmf
+       qemu-user-static qemu-system-arm qemu-efi-aarch64 gcc-aarch64-linux-gnu
+       libc6-dev-arm64-cross)
 peers=(docker.io containerd runc podman conmon)
 
 wanted=("${run[@]}")

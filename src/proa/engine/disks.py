@@ -14,6 +14,7 @@ from proa.image.catalog import Image
 from proa.image.machine import disk, extents, kernel, program, tree
 from proa.image.machine.command import program as host_program
 from proa.image.machine.command import run
+from proa.isolation import processors
 from proa.isolation.vm import bootable
 
 FORMATS = ("qcow2", "raw")
@@ -67,6 +68,11 @@ class Made:
 def to_disk(core: Core, image: Image, wanted: Wanted) -> Iterator[str | Made]:
     """Make a disk of an image: progress, then the disk, which is gone when the iterator is."""
     wanted.check()
+    if processors.is_foreign(image.details.architecture):
+        raise Unsupported(
+            f"a disk of an image for '{image.details.architecture}' is not made on this host",
+            hint="run the image itself: --vm",
+        )
     with core.images.workspace() as work:
         empty = work / "empty"
         empty.mkdir()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from proa.api.answer import Answer, Reply, Streamed, json_bytes, json_reply
 from proa.api.docker import bodies, lookup
 from proa.api.docker.framing import STDERR, frame
+from proa.api.docker.system import ARCHITECTURES
 from proa.api.docker.times import seconds
 from proa.api.errors import message_of
 from proa.api.request import Request
@@ -42,22 +44,31 @@ def create(engine: Engine, request: Request) -> Answer:
         raise Invalid("field 'Image' must name an image")
     name = request.text("name").removeprefix("/") or None
     try:
+        warnings: list[str] = []
         if image:
-            _check_platform(request.text("platform"), engine.images.inspect(image))
+            warnings = _check_platform(request.text("platform"), engine.images.inspect(image))
         made = engine.create(name, config)
     except ImageNotFound:
         raise lookup.missing_image(image) from None
-    return json_reply({"Id": made.id, "Warnings": []}, 201)
+    return json_reply({"Id": made.id, "Warnings": warnings}, 201)
 
 
-def _check_platform(wanted: str, image: dict[str, Any]) -> None:
-    """Refuse an image of another platform than the one asked for (`linux/amd64`, `linux`)."""
+def _check_platform(wanted: str, image: dict[str, Any]) -> list[str]:
+    """Refuse an image of another platform than the one asked for (`linux/amd64`, `linux`).
+
+    Warns, when none was asked for, of one that will be emulated.
+    """
     system, _, machine = wanted.partition("/")
+    machine = machine.partition("/")[0]
     offered = {"os": image["Os"], "architecture": image["Architecture"]}
-    asked = {"os": system, "architecture": machine.partition("/")[0]}
+    here = ARCHITECTURES.get(os.uname().machine, os.uname().machine)
+    if not machine and offered["architecture"] not in ("", here):
+        return [f"the image is for 'linux/{offered['architecture']}': it will be emulated"]
+    asked = {"os": system, "architecture": ARCHITECTURES.get(machine, machine)}
     for key, value in asked.items():
         if value and offered[key] and value != offered[key]:
             raise ImageNotFound(f"the image is for {key} '{offered[key]}', not for '{wanted}'")
+    return []
 
 
 def inspect(engine: Engine, request: Request) -> Answer:

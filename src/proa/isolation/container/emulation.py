@@ -22,7 +22,6 @@ OWN_SINCE = (6, 7)
 HANDLERS = "/proc/sys/fs/binfmt_misc"
 PROGRAMS = Path("/usr/bin")
 PACKAGE = "qemu-user-static"
-_HERE = "/emulator"  # in the place before it has its root
 _FLAGS = "POCF"  # keep argv[0], open the program, use its credentials, fix the interpreter
 _HEADERS_BYTES = 4096
 
@@ -38,10 +37,11 @@ class Emulation:
         """Before the root is changed to; `source` is where the program is (`fd:N`)."""
         if self.program is None:
             return ()
+        here = f"/{self.program.name}"  # in the place before it has its root
         magic, mask = _escaped(self.processor.magic()), _escaped(self.processor.mask())
-        line = f":proa-{self.processor.machine}:M::{magic}:{mask}:{_HERE}:{_FLAGS}"
+        line = f":proa-{self.processor.machine}:M::{magic}:{mask}:{here}:{_FLAGS}"
         return (
-            plan.Attach(source, _HERE),
+            plan.Attach(source, here),
             plan.MountFs("binfmt_misc", "binfmt_misc", HANDLERS, "nosuid,nodev,noexec"),
             plan.Write(f"{HANDLERS}/register", "0200", line),
             plan.ReadOnly(HANDLERS),
