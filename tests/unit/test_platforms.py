@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from proa import plan
 from proa.errors import Corrupt, Invalid, Unsupported
+from proa.host import kernel
 from proa.isolation import processors
 from proa.isolation.container import emulation
 from proa.isolation.vm import abilities, accel, architectures, guest, qemu
@@ -22,6 +24,7 @@ from proa.isolation.vm.settings import Settings
 from proa.isolation.vm.whole import board
 from proa.spec import Hardware, Limits
 from tests.conftest import need
+from tests.support.paths import NATIVE
 
 KVM = Accelerator("kvm")
 TCG = Accelerator("tcg", "cannot open '/dev/kvm': no such file or directory")
@@ -87,6 +90,47 @@ def test_an_emulator_that_needs_libraries_is_no_use(
     shutil.copy("/bin/sh", tmp_path / "qemu-riscv64-static")
     with pytest.raises(Unsupported):
         emulation.find("riscv64")
+
+
+@pytest.mark.parametrize(
+    ("handler", "works"),
+    [
+        ("enabled\ninterpreter /usr/libexec/qemu\nflags: POCF\n", True),
+        ("enabled\ninterpreter /usr/libexec/qemu\nflags: OC\n", False),  # not in our root
+        ("disabled\ninterpreter /usr/libexec/qemu\nflags: F\n", False),
+        ("", False),
+    ],
+)
+def test_an_older_kernel_needs_the_hosts_handler(
+    handler: str, works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emulation, "HANDLERS", str(tmp_path))
+    monkeypatch.setattr(kernel, "version", lambda: (6, 1))
+    monkeypatch.setattr(emulation, "PROGRAMS", tmp_path)
+    if handler:
+        (tmp_path / "qemu-s390x").write_text(handler)
+    if not works:
+        with pytest.raises(Unsupported):
+            emulation.find("s390x")
+        return
+    found = emulation.find("s390x")
+    assert found.program is None
+    assert found.steps("fd:1") == ()
+    assert "handler" in found.described
+
+
+def test_the_handler_is_registered_for_the_container_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "version", lambda: (6, 7))
+    monkeypatch.setattr(emulation, "PROGRAMS", tmp_path)
+    shutil.copy(NATIVE, tmp_path / "qemu-s390x-static")  # static, as the emulator
+    attach, _, register, lock = emulation.find("s390x").steps("fd:3")
+    assert isinstance(attach, plan.Attach) and attach.source == "fd:3"
+    assert isinstance(register, plan.Write) and isinstance(lock, plan.ReadOnly)
+    assert register.content.endswith(":/qemu-s390x-static:POCF")
+    assert register.content.startswith(":proa-s390x:M::\\x7f\\x45\\x4c\\x46\\x02\\x02")
+    assert len(register.content) < 256  # what the kernel takes of a name, a magic, a mask, a path
 
 
 # -- the ladder ---------------------------------------------------------------------------------
