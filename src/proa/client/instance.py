@@ -106,6 +106,25 @@ class Instance:
         details: dict[str, Any] = self._client.call("GET", instance_path(self.id, "/json"))
         return details
 
+    def disks(self) -> list[dict[str, Any]]:
+        """The disks of a vm, each with the files it is made of, top first."""
+        found: list[dict[str, Any]] = self._client.call("GET", f"/proa/instances/{self.id}/disks")
+        return found
+
+    def flatten(self) -> None:
+        """Make each of its disks one file that needs no other."""
+        self._client.call("POST", f"/proa/instances/{self.id}/flatten")
+
+    def rebase(self, base: str, *, moved: bool = False) -> None:
+        """Put its disk over the one with this absolute path; `moved`: the same one, moved."""
+        body = {"Base": base, "Moved": moved}
+        self._client.call("POST", f"/proa/instances/{self.id}/rebase", body=body)
+
+    def rollback(self, snapshot: str = "", *, force: bool = False) -> None:
+        """Put its files back to its image's or a snapshot's; `force` kills one that runs."""
+        body = {"Snapshot": snapshot, "Force": force}
+        self._client.call("POST", f"/proa/instances/{self.id}/rollback", body=body)
+
     def trace(self) -> list[tuple[str, int]]:
         """Milestones of the last start, with CLOCK_MONOTONIC nanoseconds."""
         answer = self._client.call("GET", f"/proa/instances/{self.id}/trace")

@@ -220,6 +220,11 @@ class Client:
         facts: dict[str, Any] = self.call("GET", "/info")
         return facts
 
+    def disk_usage(self) -> dict[str, Any]:
+        """Who holds which bytes of vms' disks: `Files`, `Shared`, `Total`."""
+        found: dict[str, Any] = self.call("GET", "/proa/disks")
+        return found
+
     def version(self) -> dict[str, Any]:
         """Versions of the engine and its API."""
         facts: dict[str, Any] = self.call("GET", "/version")
