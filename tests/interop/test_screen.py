@@ -206,6 +206,18 @@ def test_what_cannot_be(screen: Screen, words: list[str], said: str) -> None:
     assert said in done.stderr.decode()
 
 
+def test_a_paused_machine_is_seen_but_not_typed_into(screen: Screen) -> None:
+    screen.clear()
+    assert screen.engine.proa("pause", "grub").returncode == 0
+    try:
+        assert screen.picture().startswith(HEAD)
+        for words in (("keys", "grub", "x"), ("screen", "grub", "--click", "1,1")):
+            done = screen.engine.proa(*words)
+            assert (done.returncode, b"is paused" in done.stderr) == (125, True)
+    finally:
+        screen.engine.proa("unpause", "grub")
+
+
 @pytest.mark.parametrize(("verb", "method"), [("screen", "GET"), ("vnc", "GET")])
 def test_what_has_no_screen_says_so(place: Place, verb: str, method: str) -> None:
     instance = place.create("busy", "sleep", "1000")
