@@ -28,7 +28,7 @@ from proa.isolation.vm.architectures import Architecture
 
 ARM64, ARM64_AT = b"ARM\x64", 56
 ZBOOT = struct.Struct("<4s4sII")  # linux/pe.h: magic, image type, payload offset and size
-NAME_ONE = "name a vmlinuz with its modules in the configuration: vm.kernel"
+NAME_ONE = "name a vmlinuz with its modules in the configuration: vm.kernel (or foreign_kernel)"
 Progress = Callable[[str], None]
 
 
@@ -58,11 +58,7 @@ class Kernel:
 def find(kernels: Path, configured: str = "", progress: Progress = lambda line: None) -> Kernel:
     """The guest kernel, prepared below `kernels`.  `configured` is the path of a vmlinuz."""
     if configured:
-        image = Path(configured)
-        release = image.name.partition("-")[2] or image.name
-        return _ready(kernels, release) or prepare(
-            kernels, image, _modules_beside(image, release), release, f"configured: {configured}"
-        )
+        return _configured(kernels, configured)
     own = os.uname().release
     ready = _ready(kernels, own)
     if ready:
@@ -78,9 +74,23 @@ def find(kernels: Path, configured: str = "", progress: Progress = lambda line: 
     return _newest(kernels) or _from_package(kernels, progress)
 
 
-def find_foreign(kernels: Path, architecture: Architecture, progress: Progress) -> Kernel:
-    """The newest kernel of the distribution for another processor, prepared below `kernels`."""
+def find_foreign(
+    kernels: Path, architecture: Architecture, configured: str, progress: Progress
+) -> Kernel:
+    """The kernel for another processor, prepared below `kernels`: `configured` is the path of a
+    vmlinuz, else it is the distribution's newest.
+    """
+    if configured:
+        return _configured(kernels, configured)
     return _newest(kernels) or _from_package(kernels, progress, architecture)
+
+
+def _configured(kernels: Path, path: str) -> Kernel:
+    image = Path(path)
+    release = image.name.partition("-")[2] or image.name
+    return _ready(kernels, release) or prepare(
+        kernels, image, _modules_beside(image, release), release, f"configured: {path}"
+    )
 
 
 def complete(kernel: Kernel, configured: str, progress: Progress = lambda line: None) -> Kernel:

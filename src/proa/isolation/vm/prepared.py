@@ -122,8 +122,9 @@ class Preparation:
         if architecture.native:
             return guest.find(self._root / "kernels", self._settings.kernel, self._progress)
         return guest.find_foreign(
-            self._root / f"kernels-{architecture.name}", architecture, self._progress
-        )
+            self._root / f"kernels-{architecture.name}", architecture,
+            self._settings.foreign_kernel, self._progress,
+        )  # fmt: skip
 
     def _accelerator(
         self, architecture: Architecture, firmware: child.Firmware, able: Abilities

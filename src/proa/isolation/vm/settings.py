@@ -25,6 +25,7 @@ KERNEL_SHARE_MIB = 96  # of a machine's RAM that no limit of an instance may cou
 class Settings:
     """What an owner may set.
 
+    `foreign_kernel` is for guests of another processor.
     `template` allows cloning at all, `image_templates` one more per image in use, made after its
     first start.  `spares` clones of the image used last wait paused; with `warm` they have
     rehearsed a start before, which makes theirs faster still and takes about 60 MB more each.
@@ -33,6 +34,7 @@ class Settings:
     """
 
     kernel: str = ""
+    foreign_kernel: str = ""
     accelerator: str = "auto"
     memory_mib: int = 1024
     disk_gib: int = 16

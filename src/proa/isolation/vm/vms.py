@@ -189,7 +189,7 @@ class Vms:
 
     def repair(self, live: set[str]) -> None:
         """Remove half-made templates and kernels: nothing of an instance is kept here."""
-        for directory in (self._root / "templates", self._root / "kernels"):
+        for directory in (self._root / "templates", *self._root.glob("kernels*")):
             for path in directory.glob(".*-*"):
                 files.remove_tree(path)
 
