@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import builds, density, first, loads, peers, pulls, rows, shares
+from benchmarks import builds, density, first, loads, machines, peers, pulls, rows, shares
 from benchmarks.measure import Row, play, summary
 from tests.support.engine import engine
 from tests.support.images import busy_image, busy_layer
@@ -24,7 +24,7 @@ from tests.support.instances import Place
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 VM_SETTINGS = {"clone": "spares = 0", "warm": "warm = true", "boot": "template = false\nspares = 0"}
-IMAGE_ROWS = (builds, loads, pulls, shares)
+IMAGE_ROWS = (builds, loads, pulls, shares, machines)
 LIMITS: dict[str, float] = {
     "proa monitor": 300,
     "qemu, unused (private)": 20 * 1024,
