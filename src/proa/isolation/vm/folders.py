@@ -8,6 +8,7 @@ as root of its place, over mounts whose ids its user namespace maps, and knows n
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import resource
 import socket
@@ -39,6 +40,8 @@ WITHOUT = "-mknod:-setfcap"  # of what it wants by itself
 FILES_MAXIMUM = 1 << 20  # it keeps one open for every file the guest remembers
 OPEN_FILES_MAXIMUM = "/proc/sys/fs/file-max"  # it reads that, and ends when it cannot
 ASK_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,10 @@ class Folders:
     def descriptor(self) -> int:
         """QEMU's end of the connection, given away."""
         return self.connection.detach()
+
+    def watch(self, instance: str, machine: Place) -> None:
+        """Say so in the log when it ends before its machine."""
+        self.place.agent.on_exit = lambda exit: _ended(instance, machine)
 
     def end(self, places: Places) -> None:
         """Give up."""
@@ -142,6 +149,17 @@ def serve(places: Places, skeleton: Path, launch: Launch) -> Folders:
             place.agent.finish(place.agent.begin(Kind.LAUNCH, MAIN, encode(steps), 0, sent))
         undo.pop_all()
     return Folders(place, connection)
+
+
+def _ended(instance: str, machine: Place) -> None:
+    """It ends when QEMU does, or is ended after it; before that, the shares hang for good."""
+    with contextlib.suppress(OSError, IndexError):
+        state = Path(f"/proc/{machine.pid}/stat").read_text().rpartition(") ")[2][0]
+        if state not in "ZX":
+            log.warning(
+                "the file server of instance '%s' ended: its shares are dead until it is "
+                "started again", instance[:12],
+            )  # fmt: skip
 
 
 def _restricted(program: str) -> tuple[plan.Step, ...]:
