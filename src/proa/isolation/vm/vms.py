@@ -243,6 +243,8 @@ class Vms:
                 power.boot(berth, machine, ready.firmware, parts)
                 berth.place.agent.finish(power.individualise(berth, launch.limits))
             undo.pop_all()
+        if server:
+            server.watch(launch.id, berth.place)
         return self._running(berth, launch, machine, "boot", server)
 
     def _clone(self, launch: Launch, machine: qemu.Machine, template: Template) -> Machine:

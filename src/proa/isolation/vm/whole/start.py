@@ -68,6 +68,8 @@ class Wholes:
             berth.qmp.pipeline(("qmp_capabilities", {}))
             parts = Parts(berth, launch, board, disk, server, security, self._places.native)
             undo.pop_all()
+        if server:
+            server.watch(launch.id, berth.place)
         shape = qemu.Machine(
             board.ram_bytes, board.vcpus, bool(launch.links), board.accelerator,
             architecture=board.architecture,
