@@ -14,6 +14,7 @@ from tests.support.paths import SOURCE
 PROGRAM = """
 import os, subprocess, sys, time
 subprocess.run(["mount", "-o", "remount,rw", "/sys/fs/cgroup"], check=True)
+from proa.errors import Unsupported
 from proa.host import cgroup
 from proa.spec import Limits
 hierarchy = cgroup.detect()
@@ -26,6 +27,12 @@ read = lambda name: open(f"{base}/{name}").read().split()
 print("memory", *read("memory.max"))
 print("cpu", *read("cpu.max"))
 print("pids", *read("pids.max"))
+group.apply(Limits(memory_bytes=64 << 20, reservation_bytes=32 << 20, cpus=0.5, pids=20))
+print("low", *read("memory.low"))
+try:
+    group.apply(Limits(memory_bytes=64 << 20, cpus=0.5, pids=20, cpuset="0"))
+except Unsupported as error:
+    print(error.message)
 child = subprocess.Popen(["sleep", "1000"])
 for descriptor in group.procs_descriptors():
     os.write(descriptor, str(child.pid).encode())
@@ -73,6 +80,8 @@ def test_cgroup_v2(vm: Place) -> None:
         f"memory {64 << 20}",
         "cpu 50000 100000",
         "pids 20",
+        f"low {32 << 20}",
+        "this host's kernel has no 'cpuset.cpus'",
         "usage True True True",
         "frozen True",
         "oom -9 True",

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from proa.errors import HostError
-from proa.host import cgroup_layout, cgroup_tables
-from proa.spec import Limits
+from proa.host import cgroup_io, cgroup_layout, cgroup_tables
+from proa.spec import Limits, Throttle
 
 V2 = "31 23 0:28 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = """\
@@ -59,6 +59,24 @@ def test_v2_settings() -> None:
         "cpu.weight": "39",
         "pids.max": "9",
     }
+
+
+def test_throttles_sets_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup_io, "device_number", lambda path: "8:16")
+    limits = Limits(
+        cpus=0.5, cpu_period_us=50_000, cpuset="0-1", memory_bytes=1 << 20, swap_bytes=3 << 20,
+        io_weight=1000, throttles=(Throttle("write_bps", "/dev/sdb", 7),
+                                   Throttle("read_iops", "/dev/sdb", 0)),
+    )  # fmt: skip
+    v1 = [(row.file, row.value) for row in cgroup_tables.settings_v1(limits)]
+    assert v1[0] == ("cpu.cfs_period_us", "50000")  # before the quota, which is a part of it
+    assert ("cpu.cfs_quota_us", "25000") in v1
+    assert ("blkio.throttle.write_bps_device", "8:16 7") in v1
+    assert ("blkio.throttle.read_iops_device", "8:16 0") in v1
+    v2 = [(row.file, row.value) for row in cgroup_tables.settings_v2(limits)]
+    assert ("cpu.max", "25000 50000") in v2 and ("cpuset.cpus", "0-1") in v2
+    assert ("memory.swap.max", str(2 << 20)) in v2 and ("io.weight", "10000") in v2
+    assert ("io.max", "8:16 wbps=7") in v2 and ("io.max", "8:16 riops=max") in v2
 
 
 def test_no_limits_are_lifted_limits() -> None:
