@@ -15,10 +15,16 @@ from tests.conftest import need
 from tests.support import grubs
 from tests.support.engine import EngineProcess, engine
 from tests.support.http import ApiError
-from tests.support.instances import Instance, Place
+from tests.support.images import busy_image
+from tests.support.instances import Instance, Place, eventually
 
 MIB = 1 << 20
 SIZE = 64 * MIB
+FILLER = """
+dd if=/dev/urandom of=/big bs=1M count=32 2> /dev/null; sync; echo it is full
+read word; rm /big; sync; fstrim / && echo it is trimmed
+read word
+"""
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +181,30 @@ def test_a_running_machine_gets_a_disk_of_its_own(
     assert content(chain(running, made), tmp_path / "after") == before
     base.unlink()
     made.start()
+
+
+def test_what_a_machine_trims_comes_back_to_the_host(
+    running: EngineProcess, vms: Place, tmp_path: Path
+) -> None:
+    running.api.load(busy_image())
+    filler = vms.create("busy", "sh", "-c", FILLER)
+    running.api.call("POST", "/commit", container=filler.id, repo="filler")
+    path = tmp_path / "filler.qcow2"
+    done = running.proa(
+        "image", "to-disk", "--size", "256m", "--init", "program", "filler", str(path)
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    made = vms.create("", Proa={"Disk": str(path)}, OpenStdin=True)
+    console = made.attach()
+    made.start()
+    eventually(lambda: "it is full" in made.logs().stdout, 60)
+    full = own(made)
+    assert full > 32 * MIB
+    console.sendall(b"go\n")
+    eventually(lambda: "it is trimmed" in made.logs().stdout, 60)
+    assert own(made) < full - 24 * MIB
+    made.kill()
+
+
+def own(instance: Instance) -> int:
+    return int(str(files(instance)[0]["Size"]))
