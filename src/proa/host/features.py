@@ -55,7 +55,8 @@ def _user_namespaces() -> str:
     return ""
 
 
-def _file_system(name: str) -> str:
+def file_system(name: str) -> str:
+    """Why the kernel cannot mount a kind of file system; empty when it can."""
     known = Path("/proc/filesystems").read_text(encoding="ascii").split()
     if (
         name in known
@@ -70,7 +71,7 @@ def _module(name: str) -> str:
 
 
 def _overlay() -> str:
-    return _file_system("overlay")
+    return file_system("overlay")
 
 
 def _cgroups() -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from proa import plan
 from proa.errors import Unsupported
-from proa.host import kernel
+from proa.host import features, kernel
 from proa.isolation import processors
 from proa.isolation.processors import Processor
 from proa.plan import Step
@@ -63,7 +63,8 @@ def find(architecture: str) -> Emulation:
             f"programs for '{architecture}' do not run on this host ({processors.host()})"
         )
     program = _program(processor)
-    if program is not None and kernel.version() >= OWN_SINCE:
+    own = kernel.version() >= OWN_SINCE and not features.file_system("binfmt_misc")
+    if program is not None and own:
         return Emulation(processor, program)
     if _hosts_handler(processor):
         return Emulation(processor, None)
@@ -73,7 +74,7 @@ def find(architecture: str) -> Emulation:
             f"{why} and there is no emulator", hint=f"install '{PACKAGE}', or use --vm"
         )
     raise Unsupported(
-        f"{why}: its kernel is older than 6.7 and no emulator is registered",
+        f"{why}: its kernel has no binfmt_misc of namespaces (6.7), and no emulator registered",
         hint=f"register '{program}' with binfmt_misc and the flag F (what '{PACKAGE}' and "
         "'binfmt-support' do), or use --vm",
     )
