@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from proa.client.sdk import Client
 from tests.conftest import need
 from tests.support.engine import EngineProcess
 from tests.support.http import ApiError
@@ -80,6 +81,12 @@ def test_what_is_emulated_is_told(place: Place, api: Api) -> None:
     assert "qemu" in facts["EmulatedBy"]
     [row] = [item for item in api.json("GET", "/containers/json") if item["Id"] == instance.id]
     assert row["Proa"] == {"Platform": "linux/arm64"}
+
+
+def test_it_runs_by_the_sdk(place: Place) -> None:
+    with Client(f"unix://{place.api.socket}") as client:
+        result = client.run(IMAGE, ["uname"], isolation=place.isolation, platform="linux/arm64")
+    assert result.stdout.split()[-1] == b"aarch64"
 
 
 def test_the_platform_of_the_image_must_be_the_one_asked_for(place: Place) -> None:

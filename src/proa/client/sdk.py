@@ -69,7 +69,7 @@ class Client:
     def create(self, image: str, command: Sequence[str] = (), **options: Any) -> Instance:
         """Make an instance without starting it; `options` are the fields of `Options`."""
         chosen = Options(**options)
-        query: dict[str, object] = {"name": chosen.name}
+        query: dict[str, object] = {"name": chosen.name, "platform": chosen.platform}
         answer = self.call("POST", "/containers/create", query, body=chosen.request(image, command))
         return Instance(self, answer["Id"])
 

@@ -43,7 +43,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: the parts of a create request people use.  `more` is merged into HostConfig."""
+    """How to run: the parts of a create request people use.
+
+    `platform` is what the image must be for, like `linux/arm64`.  `machine` is the request's `Proa`
+    object (Disk, Accelerator, ...); `more` is merged into HostConfig.
+    """
 
     name: str | None = None
     isolation: str | None = None
@@ -61,6 +65,8 @@ class Options:
     cpus: float = 0.0
     network: str | None = None
     remove: bool = False
+    platform: str | None = None
+    machine: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def request(self, image: str, command: Sequence[str]) -> dict[str, Any]:
@@ -78,6 +84,7 @@ class Options:
             "OpenStdin": self.stdin or None,
             "StdinOnce": self.stdin or None,
             "ExposedPorts": {f"{port}/tcp": {} for port in self.ports} or None,
+            "Proa": dict(self.machine) or None,
             "HostConfig": self._host_config(),
         }
         return {key: value for key, value in config.items() if value is not None}
