@@ -49,6 +49,7 @@ class _Changes:
 
 def changed(core: Core, instance: Instance) -> list[tuple[int, str]]:
     """(Docker's kind, absolute path) of each change, sorted by path."""
+    _refuse_machines(instance)
     with (
         _changes(core, instance, names_only=True) as found,
         tree.reporting("compare an instance with its image"),
@@ -63,13 +64,17 @@ def changed(core: Core, instance: Instance) -> list[tuple[int, str]]:
 
 def export(core: Core, instance: Instance, sink: Sink) -> None:
     """Write all files of an instance as one tar; what is mounted in it is not in it."""
+    _refuse_machines(instance)
+    with _changes(core, instance) as found, tree.reporting("export an instance"):
+        pack.pack_merged((found.upper, *found.layers), sink, omit=found.ours)
+
+
+def _refuse_machines(instance: Instance) -> None:
     if instance.spec.hardware.disk:
         raise Unsupported(
             f"instance '{instance.name}' is a machine, whose files are its own system's",
             hint="proa commit makes an image of its disk",
         )
-    with _changes(core, instance) as found, tree.reporting("export an instance"):
-        pack.pack_merged((found.upper, *found.layers), sink, omit=found.ours)
 
 
 def commit(core: Core, instance: Instance, wanted: CommitOptions) -> Image:

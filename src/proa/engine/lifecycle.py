@@ -94,6 +94,7 @@ def _acquire_and_launch(core: Core, instance: Instance) -> None:
         core.save(instance)
         additions.plug_all(instance, running)
         _launch(core, instance, running, launch.links)
+        running.launched(launch.limits)
         serve_addresses(core, instance)
         record.state, record.started_ns = states.RUNNING, time.time_ns()
         record.facts = running.facts

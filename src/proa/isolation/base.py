@@ -52,6 +52,12 @@ class Running(Protocol):
         Raises Conflict while nobody inside listens.
         """
 
+    def launched(self, limits: Limits) -> None:
+        """The launch was told to have worked: see to what only now can be seen to.
+
+        Raises IsolationError when it did not work after all.
+        """
+
     def signal(self, number: int) -> None:
         """Send a signal to the main process, or what comes nearest to it."""
 

@@ -59,6 +59,9 @@ class Container:
         """Into the place's namespaces."""
         return self.place.agent, int(Flag.JOIN)
 
+    def launched(self, limits: Limits) -> None:
+        """The process runs; there is nothing more to it."""
+
     def signal(self, number: int) -> None:
         """Signal the main process."""
         self.place.agent.signal(MAIN, number)

@@ -67,6 +67,9 @@ class Machine:
         """Into the place init made."""
         return self.place.agent, int(Flag.JOIN)
 
+    def launched(self, limits: Limits) -> None:
+        """The guest was up before."""
+
     def signal(self, number: int) -> None:
         """Signal the main process in the guest."""
         self.place.agent.signal(MAIN, number)

@@ -29,6 +29,13 @@ VIRTIOFS = "virtiofs"
 
 def plug_link(machine: Machine, link: Link) -> None:
     """A card of its own on the link's bridge, set up in the guest."""
+    plug_card(machine, link)
+    quiet = plan.Sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "1")
+    growth.until_there(machine, (quiet, *link_steps(link)))
+
+
+def plug_card(machine: Machine, link: Link) -> None:
+    """The card alone."""
     tap = netlink.tap_open(link.host_name, link.bridge)
     try:
         netdev = {"type": "tap", "id": f"net-{link.name}", "fd": f"tap-{link.name}"}
@@ -42,8 +49,6 @@ def plug_link(machine: Machine, link: Link) -> None:
         raise
     finally:
         os.close(tap)
-    quiet = plan.Sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "1")
-    growth.until_there(machine, (quiet, *link_steps(link)))
 
 
 def unplug_link(machine: Machine, link: Link) -> None:

@@ -55,7 +55,8 @@ def arguments(board: Board, wires: Wires, cache: blocks.Cache) -> tuple[str, ...
         "-device", f"virtserialport,chardev={GUEST_AGENT},name={qga.PORT}",
         "-object", "rng-builtin,id=random", "-device", "virtio-rng-pci,rng=random",
         *_disk(board, wires.disk, cache), *_cdroms(board, wires.cdroms), *_seed(board, wires),
-        *_network(board, wires.taps), *_tpm(board, wires.tpm), *_display(board), *_shares(wires),
+        *_network(board, wires.taps), *_tpm(board, wires.tpm), *_display(board),
+        *_shares(wires), *_late(board),
     )  # fmt: skip
 
 
@@ -168,8 +169,9 @@ NICS = {"virtio": "virtio-net-pci", "e1000": "e1000", "rtl8139": "rtl8139"}
 def _network(board: Board, taps: tuple[int, ...]) -> tuple[str, ...]:
     words: list[str] = []
     for number, (tap, mac) in enumerate(zip(taps, board.macs, strict=True)):
-        card = f"{NICS[board.nic]},id=nic{number},netdev=n{number},romfile=,mac={mac}"
-        words += ("-netdev", f"tap,id=n{number},fd={tap}", "-device", card)
+        name = f"eth{number}"  # the engine's, as of those plugged later
+        card = f"{NICS[board.nic]},id=nic-{name},netdev=net-{name},romfile=,mac={mac}"
+        words += ("-netdev", f"tap,id=net-{name},fd={tap}", "-device", card)
     return tuple(words)
 
 
@@ -196,6 +198,12 @@ def _display(board: Board) -> tuple[str, ...]:
         "-device", f"{card},id=screen", "-vnc", "none",
         "-device", "qemu-xhci,id=usb", "-device", "usb-tablet,bus=usb.0", *keyboard,
     )  # fmt: skip
+
+
+def _late(board: Board) -> tuple[str, ...]:
+    """Room for devices that come later; a pc has it as it is."""
+    late = () if board.machine == PC else architectures.ALL[board.architecture].late
+    return tuple(word for device in late for word in ("-device", device))
 
 
 def _shares(wires: Wires) -> tuple[str, ...]:

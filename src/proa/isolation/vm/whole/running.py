@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
 import signal
 import socket
 import threading
@@ -10,19 +13,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proa.agent import MAIN, Agent
-from proa.errors import Conflict, ProaError, Timeout, Unsupported
+from proa.errors import Conflict, IsolationError, ProaError, Timeout, Unsupported
+from proa.host import netlink
 from proa.host.cgroup import Usage
+from proa.isolation.vm import hotplug, plugging
 from proa.isolation.vm.machine import Machine
 from proa.isolation.vm.settings import MIB, host_limits
 from proa.isolation.vm.whole import account
 from proa.isolation.vm.whole.arguments import AGENT, GUEST_AGENT
 from proa.isolation.vm.whole.bring import bring
 from proa.isolation.vm.whole.qga import Qga
+from proa.resources import Disk, Link, Share
 from proa.spec import Limits
 
 WHOLE = "whole"  # in what is saved
 GUEST_AGENT_KEPT = 1  # which of the descriptors the monitor keeps; QMP is the first
 HELLO_SECONDS = 20.0
+UP_SECONDS = 60.0
+WORDS_BYTES = 4096
+_WORDS = re.compile(rb"qemu-system-\w+: ([ -~]+)")
 
 
 @dataclass
@@ -36,6 +45,22 @@ class WholeMachine(Machine):
     def saved(self) -> dict[str, Any]:
         """What `adopt` needs."""
         return {**super().saved, WHOLE: True}
+
+    def launched(self, limits: Limits) -> None:
+        """QEMU answers once its machine is complete; else what it said is why not."""
+        try:
+            self.qmp.drain(UP_SECONDS)
+        except (IsolationError, Timeout) as error:
+            raise IsolationError(f"qemu ended: {self._last_words() or error.message}") from error
+        self.throttle(limits)
+
+    def _last_words(self) -> str:
+        """What QEMU wrote on standard error, which goes where the console goes."""
+        with suppress(OSError), (self.place.directory / "log").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - WORDS_BYTES))
+            found = _WORDS.findall(log.read())
+            return "; ".join(line.decode("utf-8", "replace") for line in found[-3:])
+        return ""
 
     def signal(self, number: int) -> None:
         """SIGKILL ends the machine; any other asks its system to power off, by ACPI, and by QEMU's
@@ -66,6 +91,29 @@ class WholeMachine(Machine):
                 hint="stop it, update it, start it",
             )
         self.place.cgroup.apply(host_limits(limits, self.shape.ram_bytes))
+
+    def plug(self, item: Link | Share | Disk) -> None:
+        """A card or a disk, which its system finds by itself; its address it gets by DHCP."""
+        if isinstance(item, Share):
+            raise Unsupported(
+                "folders are not added to a running machine with a system of its own",
+                hint="stop it, add them, start it",
+            )
+        if isinstance(item, Link):
+            plugging.plug_card(self, item)
+        else:
+            super().plug(item)
+
+    def unplug(self, item: Link | Share | Disk) -> None:
+        """Take it away; a card that was there from the start only loses its line."""
+        if not isinstance(item, Link):
+            super().unplug(item)
+            return
+        try:
+            hotplug.unplug(self, f"nic-{item.name}", (("netdev_del", {"id": f"net-{item.name}"}),))
+        except IsolationError:
+            self.qmp.execute("set_link", {"name": f"nic-{item.name}", "up": False})
+            netlink.link_retire(item.host_name, f"px{secrets.token_hex(6)}")
 
     def inside(self) -> Usage:
         """Its kernel's account; without an agent in there, what the host sees of it."""
