@@ -11,7 +11,6 @@ from pathlib import Path
 from benchmarks.measure import Budget, Contestant, Row
 from benchmarks.rows import Field
 from tests.support import monolith
-from tests.support.http import Request, send
 from tests.support.instances import Instance
 
 KEYS = frozenset({"machine-boot"})
@@ -58,11 +57,12 @@ def _accelerator(field_: Field, disk: Path) -> str:
 
 
 def _ours(field_: Field, disk: Path) -> None:
-    machine = _machine(field_, disk).start()
+    machine = _machine(field_, disk)
     try:
-        query = {"stdout": 1, "follow": 1}
-        log = send(field_.engine.socket, Request("GET", f"{machine.path}/logs", query))
-        _until_login(lambda: log.read1(PIECE))
+        with machine.attach(stdin=0) as console:
+            console.settimeout(None)
+            machine.start()
+            _until_login(lambda: console.recv(PIECE))
     finally:
         machine.remove()
 
