@@ -20,6 +20,7 @@ from pathlib import Path
 
 from proa.agent import MAIN
 from proa.engine import instance as states
+from proa.engine import links
 from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.errors import ProaError
@@ -45,7 +46,7 @@ class Watched:
     cpu_ns: int = 0
     sent: int = -1
     asleep: bool = False
-    listener: socket.socket | None = None
+    listeners: list[socket.socket] = field(default_factory=list)
 
 
 class Idler:
@@ -156,8 +157,12 @@ class Idler:
         return not still or has_input(watched.instance, watched.running)
 
     def _sent(self, watched: Watched) -> int:
-        counters = self._core.networks.counters(watched.instance.id)
-        return -1 if counters is None else counters[3]
+        core, instance = self._core, watched.instance
+        found = (
+            links.service(core, network).counters(instance.id)
+            for network in links.present(core, instance)
+        )
+        return sum(counters[3] for counters in found if counters is not None)
 
     def _doze(self, watched: Watched) -> None:
         instance, running = watched.instance, watched.running
@@ -179,18 +184,16 @@ class Idler:
             self._wake(watched)
 
     def _listen(self, watched: Watched) -> None:
-        link = self._core.networks.link_of(watched.instance.id)
-        if link is None:
-            return
-        address = link.address.partition("/")[0]
-        watched.listener = packets.listen(link.host_name, link.mac, address)
-        self._selector.register(watched.listener, selectors.EVENT_READ, watched)
+        for link in links.present(self._core, watched.instance).values():
+            address = link.address.partition("/")[0]
+            listener = packets.listen(link.host_name, link.mac, address)
+            watched.listeners.append(listener)
+            self._selector.register(listener, selectors.EVENT_READ, watched)
 
     def _stop_listening(self, watched: Watched) -> None:
-        listener, watched.listener = watched.listener, None
-        if listener is not None:
-            with suppress(KeyError):
-                self._selector.unregister(listener)
+        listeners, watched.listeners = watched.listeners, []
+        for listener in listeners:
+            self._selector.unregister(listener)
             listener.close()
 
 
