@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
+import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 
 from proa.errors import IsolationError, Timeout
 from proa.isolation.vm import settings
+from proa.resources import Share
 from tests.conftest import need
 from tests.fuzz.guest import RESIDENT_MAXIMUM_KIB
 from tests.support import hulls
@@ -93,6 +97,82 @@ def test_a_crash_ends_the_crashed_alone(take: hulls.Take, crash: str) -> None:
     mad = take(crash)
     assert eventually(lambda: mad.berth.place.agent.lost or gone(mad.berth.place.pid))
     assert not gone(other.berth.place.pid) and not other.berth.place.agent.lost
+
+
+SHARES = """
+import json, os
+def tried(work):
+    try:
+        work()
+    except OSError as error:
+        return error.errno
+    return 0
+def swap():
+    os.mkdir("/shares/0/d")
+    os.rename("/shares/0/d", "/shares/0/e")
+    os.symlink("/", "/shares/0/out")
+def limit():
+    opened = []
+    while True:
+        opened.append(os.open("/shares/0/file", os.O_RDONLY))
+found = {
+    "work": tried(swap),
+    "above": tried(lambda: os.open("/shares/0/../../../secret", os.O_RDONLY)),
+    "through": tried(lambda: os.listdir("/shares/0/out/etc")),
+    "moved out": tried(lambda: os.rename("/shares/0/e", "/tmp/e")),
+    "moved over": tried(lambda: os.rename("/shares/0/file", "/shares/1/file")),
+    "read-only": tried(lambda: os.open("/shares/1/new", os.O_CREAT | os.O_WRONLY)),
+    "set-user": tried(lambda: os.chmod("/shares/0/file", 0o4755)),
+    "device": tried(lambda: os.mknod("/shares/0/disk", 0o60600, os.makedev(8, 0))),
+    "given away": tried(lambda: os.chown("/shares/0/file", 70000, 0)),
+    "descriptors": tried(limit),
+}
+os.write(100, json.dumps(found).encode() + b"\\n")
+import time
+time.sleep(1000)
+"""
+REFUSED = {
+    "above": errno.ENOENT, "through": errno.EACCES, "moved out": errno.EXDEV,
+    "moved over": errno.EXDEV, "read-only": errno.EROFS, "device": errno.EPERM,
+    "given away": errno.EINVAL, "descriptors": errno.EMFILE,
+}  # fmt: skip
+
+
+def test_shares_are_all_that_a_server_of_files_reaches(yard: hulls.Yard, tmp_path: Path) -> None:
+    """QEMU's own 9p server in a stranger's hands: the folders, and no way out of them."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "secret").write_text("not shared")
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("shared")
+    shares = (
+        Share(tmp_path / "mine", "/a"),
+        Share(tmp_path / "theirs", "/b", readonly=True),
+    )
+    taken = yard.launch(SHARES, yard.root / "disk", shares=shares)
+    with taken.control as control:
+        control.settimeout(30)
+        found = json.loads(control.makefile().readline())
+    taken.end()
+    assert found.pop("work") == 0
+    assert found.pop("set-user") in (0, errno.EPERM)
+    assert found == REFUSED
+    assert (tmp_path / "mine/e").is_dir() and (tmp_path / "theirs/file").read_text() == "shared"
+
+
+def test_a_flood_at_a_paused_machine_is_dropped(vm: Place) -> None:
+    """What nobody takes waits in a queue of bounded length; the rest is nobody's memory."""
+    instance = vm.start("busy", "sleep", "1000")
+    address = instance.inspect()["NetworkSettings"]["IPAddress"]
+    instance.api.call("POST", f"{instance.path}/pause")
+    before = resident_kib(instance.state()["Pid"])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
+        for _ in range(20_000):
+            with contextlib.suppress(OSError):
+                flood.sendto(bytes(1400), (address, 9))
+    assert resident_kib(instance.state()["Pid"]) - before < 8 << 10
+    instance.api.call("POST", f"{instance.path}/unpause")
+    assert instance.exec("echo", "alive").stdout == "alive\n"
 
 
 def test_one_machine_dies_others_live(vm: Place) -> None:

@@ -13,6 +13,7 @@ from proa.agent import Dispatcher
 from proa.isolation.places import Places, Site
 from proa.isolation.vm import hull
 from proa.isolation.vm.layers import Opened
+from proa.resources import Share
 from tests.support.paths import NATIVE
 
 PYTHON = "/usr/bin/python3"
@@ -26,7 +27,9 @@ class Yard:
     places: Places
     skeleton: Path
 
-    def launch(self, script: str, disk: Path, image: Path | None = None) -> Taken:
+    def launch(
+        self, script: str, disk: Path, image: Path | None = None, shares: tuple[Share, ...] = ()
+    ) -> Taken:
         """A hull in which the host's Python runs a script in QEMU's stead."""
         berth = hull.make(self.places, self.skeleton)
         disk.touch()
@@ -38,7 +41,7 @@ class Yard:
         try:
             program = str(Path(PYTHON).resolve())
             cargo = berth.cargo(opened[0], Opened.single(opened[1]))
-            waiter = hull.begin(berth, (program, "-ISc", script), cargo, (), kvm=False)
+            waiter = hull.begin(berth, (program, "-ISc", script), cargo, shares, kvm=False)
             berth.place.agent.finish(waiter)
         finally:
             berth.close_ends()
