@@ -38,7 +38,7 @@ KEPT = (
 )  # fmt: skip
 WITHOUT = "-mknod:-setfcap"  # of what it wants by itself
 FILES_MAXIMUM = 1 << 20  # it keeps one open for every file the guest remembers
-OPEN_FILES_MAXIMUM = "/proc/sys/fs/file-max"  # it reads that, and ends when it cannot
+OPEN_FILES = "/proc/sys/fs"  # each reads a limit there, and ends when it cannot
 ASK_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
@@ -46,18 +46,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Server:
-    """An installed virtiofsd: QEMU's own of old, or the later one written in Rust."""
+    """An installed virtiofsd: QEMU's own of old, or the later one written in Rust.
+
+    Of the latter a guest sees what the host changes after up to a second: without its cache there
+    are no shared mappings in guests before Linux 6.6.
+    """
 
     program: str
     rust: bool
 
-    def arguments(self, listener: int, files: int) -> tuple[str, ...]:
-        """Serve all shares on a listening socket, with so many descriptors."""
+    def arguments(self, listener: int) -> tuple[str, ...]:
+        """Serve all shares on a listening socket."""
         if self.rust:
             return (
                 self.program, f"--fd={listener}", f"--shared-dir={qemu.SHARES_PATH}",
                 "--sandbox=chroot", "--cache=auto", "--xattr", "--announce-submounts",
-                "--inode-file-handles=never", f"--modcaps={WITHOUT}", f"--rlimit-nofile={files}",
+                "--inode-file-handles=never", f"--modcaps={WITHOUT}", "--rlimit-nofile=0",
             )  # fmt: skip
         options = (
             "sandbox=chroot", "cache=auto", "timeout=0", "xattr", "announce_submounts",
@@ -143,7 +147,7 @@ def serve(places: Places, skeleton: Path, launch: Launch) -> Folders:
             steps += (
                 plan.Rlimit("nofile", files, files), plan.Capabilities(f"{mask:x}"),
                 plan.NoNewPrivileges(), *_restricted(server.program),
-                plan.Exec(server.arguments(plan.INHERIT_FIRST, files)),
+                plan.Exec(server.arguments(plan.INHERIT_FIRST)),
             )  # fmt: skip
             sent = (listener.fileno(), *trees)
             place.agent.finish(place.agent.begin(Kind.LAUNCH, MAIN, encode(steps), 0, sent))
@@ -167,7 +171,7 @@ def _restricted(program: str) -> tuple[plan.Step, ...]:
     narrower than ours, and it needs `unshare` for each of its threads."""
     if not confinement.landlock_abi():
         return ()
-    return (plan.Landlock((*confinement.rules(program), f"read:{OPEN_FILES_MAXIMUM}")),)
+    return (plan.Landlock((*confinement.rules(program), f"read:{OPEN_FILES}")),)
 
 
 def _connected(directory: Path) -> tuple[socket.socket, socket.socket]:
