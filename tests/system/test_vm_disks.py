@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -258,3 +259,37 @@ def test_a_full_host_makes_the_guest_wait(running: EngineProcess, vms: Place) ->
 
 def state(instance: Instance) -> str:
     return str(instance.api.json("GET", f"/proa/instances/{instance.id}/disks")[0]["State"])
+
+
+def test_snapshots_that_are_killed_lose_nothing(running: EngineProcess, vms: Place) -> None:
+    dice = random.Random(SEED)
+    made = vms.start("busy", "sh", "-c", WRITER)
+    eventually(lambda: told(made) > 3, 20)
+    for number in range(3):
+        asked = threading.Thread(target=snapshot_quietly, args=(made, f"s{number}"))
+        asked.start()
+        asked.join(dice.uniform(0.0, 0.06))
+        running.kill()
+        asked.join()
+        before = told_in(running, made)
+        running.start()
+        eventually(partial(goes_on, made, before), 20)
+    os.kill(qemu(running, made), signal.SIGKILL)
+    made.wait()
+    last = told(made)
+    made.start().wait()
+    assert int(made.logs().stdout.split()[-1]) >= last
+
+
+def goes_on(instance: Instance, before: int) -> bool:
+    return told(instance) > before
+
+
+def told_in(running: EngineProcess, instance: Instance) -> int:
+    """The same while no engine runs: how much of the log there is."""
+    return (directory(running, instance) / "log").read_bytes().count(b"\n")
+
+
+def snapshot_quietly(instance: Instance, name: str) -> None:
+    with contextlib.suppress(ApiError, OSError):
+        instance.api.call("POST", f"/proa/instances/{instance.id}/snapshots", name=name)
