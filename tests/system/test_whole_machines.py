@@ -87,6 +87,18 @@ def test_it_boots_from_a_disk(
     assert kept.exists() == (platform == "efi")
 
 
+@pytest.mark.parametrize("format", ["qcow2", "vmdk", "vhdx", "vdi"])
+def test_it_boots_from_every_format(
+    machines: Machines, medium: Path, tmp_path: Path, format: str
+) -> None:
+    disk = tmp_path / f"disk.{format}"
+    subprocess.run(["qemu-img", "convert", "-O", format, medium, disk], check=True)
+    machine = machines.start({"Disk": str(disk)}, Memory=64 << 20)
+    assert machine.wait() == 0
+    assert "BOOTED by pc" in machine.logs().stdout
+    assert machine.inspect()["Proa"]["DiskFormat"] == format
+
+
 def test_a_new_disk_is_installed_on_from_a_cd(machines: Machines, medium: Path) -> None:
     machine = machines.start({"Cdroms": [str(medium)], "DiskBytes": 1 << 30})
     assert machine.wait() == 0
@@ -149,7 +161,10 @@ def test_a_machine_lives_like_every_instance(
     console = machine.attach()
     console.sendall(b"echo typed $((6 * 7))\n")
     said(machine, "typed 42")
+    console.sendall(b"reboot -f\n")  # the machine goes on, and asks the new engine for its address
+    eventually(lambda: machine.logs().stdout.count("SERVING") == 2, whole.BOOT_SECONDS)
     console.close()
+    assert page(machine) == b"a page of the machine\n"
     done = session_engine.proa("exec", machine.id, "true")
     assert done.returncode == 126
     assert b"no agent" in done.stderr
