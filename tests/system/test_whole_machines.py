@@ -167,7 +167,7 @@ def test_a_machine_lives_like_every_instance(
     assert page(machine) == b"a page of the machine\n"
     done = session_engine.proa("exec", machine.id, "true")
     assert done.returncode == 126
-    assert b"no agent" in done.stderr
+    assert b"no agent" in done.stdout
 
     machine.api.call("POST", f"{machine.path}/pause")
     assert machine.state()["Paused"]
