@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import builds, density, first, loads, machines, peers, pulls, rows, shares
+from benchmarks import builds, density, diskio, first, loads, machines, peers, pulls, rows, shares
 from benchmarks.measure import Row, play, summary
 from tests.support.engine import engine
 from tests.support.images import busy_image, busy_layer
@@ -187,6 +187,11 @@ def main() -> int:
             if not wanted or key in wanted:
                 played.append(measure(found))
                 print("\n".join(report(played[-1])), flush=True)
+        if not wanted or wanted & diskio.KEYS:
+            with tempfile.TemporaryDirectory(prefix="proa-disks-") as folder:
+                for row in diskio.rows(Path(folder)):
+                    played.append(row)
+                    print("\n".join(report(row)), flush=True)
         if not wanted or wanted & density.KEYS:
             for row in density.rows(found.vms["clone"]):
                 played.append(row)
