@@ -128,6 +128,8 @@ static void on_failed(struct stream *stream, const struct frame *frame, const ch
 		return;
 	}
 	stream->asked--;
+	if (stream->id == MAIN && stream->state == STREAM_EXITED)
+		monitor.launched = false;       /* a second launch, after one that left us here (STAY) */
 	if (stream->state >= STREAM_RUNNING)
 		return;         /* a second request for a process that exists */
 	stream->state = STREAM_NEW;
