@@ -293,3 +293,23 @@ def told_in(running: EngineProcess, instance: Instance) -> int:
 def snapshot_quietly(instance: Instance, name: str) -> None:
     with contextlib.suppress(ApiError, OSError):
         instance.api.call("POST", f"/proa/instances/{instance.id}/snapshots", name=name)
+
+
+def test_the_command_tells_and_changes_chains(running: EngineProcess, vms: Place) -> None:
+    made = vms.create("busy", "sh", "-c", "echo mine > /mine", name="chained")
+    put_overlays(running, vms, made, 1)
+    made.start().wait()
+    told = running.proa("disk", "ls", "--format", "{{.Kind}} {{.Format}}", "chained")
+    assert told.stdout.decode().splitlines() == ["overlay qcow2", "disk raw"]
+    assert {"Kind": 1, "Path": "/mine"} in made.api.json("GET", f"{made.path}/changes")
+    assert running.proa("commit", "chained", "of-a-chain").returncode == 0
+    assert vms.run("of-a-chain", "cat", "/mine").stdout == "mine\n"
+    assert running.proa("disk", "flatten", "chained").stdout == b"chained\n"
+    told = running.proa("disk", "df", "chained")
+    assert told.stdout.decode().splitlines()[1].split()[0] in ("disk", "image")
+    assert running.proa("disk", "rebase", "chained", "/bin/sh").returncode != 0
+    assert running.proa("disk", "rollback", "chained").stdout == b"chained\n"
+    assert made.api.json("GET", f"/proa/instances/{made.id}/disks") == []
+    refused = running.proa("run", "--vm", "--disk-cache", "fast", "busy", "true")
+    assert b"fast" in refused.stderr
+    assert refused.returncode != 0

@@ -101,6 +101,7 @@ COMMANDS = {
     ),
     "disk-flatten": Command(
         "INSTANCE...", "Make a vm's disks files that need no other", flatten,
+        arguments=(1, None),
     ),
     "disk-rebase": Command(
         "[OPTIONS] INSTANCE BASE", "Put a stopped machine's disk over another base", rebase,
