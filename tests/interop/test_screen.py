@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,6 +173,20 @@ def test_a_connection_outlives_the_engine(screen: Screen) -> None:
         assert exactly(client, 1) == b"\0"  # FramebufferUpdate
         screen.engine.start()
         assert screen.picture().startswith(HEAD)
+
+
+def test_many_look_at_once(screen: Screen) -> None:
+    screen.clear()
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(lambda _: screen.picture(), range(24)))
+        names = list(pool.map(lambda _: _name(screen), range(8)))
+    assert all(lit(picture) in PROMPT_PIXELS for picture in pictures)
+    assert len(set(names)) == 1
+
+
+def _name(screen: Screen) -> str:
+    with screen.vnc() as client:
+        return greeted(client)[2]
 
 
 def test_by_the_sdk(screen: Screen) -> None:

@@ -14,8 +14,7 @@ from proa.isolation.vm.keyboard import Chord
 from proa.isolation.vm.machine import Machine
 
 PICTURE_MAXIMUM_BYTES = 128 << 20
-PICTURE_SET = 1 << 20  # a number no descriptor of QEMU's own has
-CLIENT = "vnc-client"
+PICTURE_SETS = 1 << 20  # from here on no descriptor of QEMU's own has its number
 BUTTONS = ("left", "middle", "right")
 POINTER_MAXIMUM = 0x7FFF  # of INPUT_EVENT_ABS, for any size of the screen
 CLICK_SECONDS = 0.05
@@ -48,12 +47,13 @@ def _dump(machine: Machine, options: dict[str, str]) -> bytes:
         opened.callback(os.close, memory)
         writing = os.open(f"/proc/self/fd/{memory}", os.O_WRONLY | os.O_CLOEXEC)
         opened.callback(os.close, writing)  # QEMU takes only what has just the access it wants
-        machine.qmp.execute("add-fd", {"fdset-id": PICTURE_SET}, descriptor=writing)
+        number = PICTURE_SETS + memory  # no two at once have the same
+        machine.qmp.execute("add-fd", {"fdset-id": number}, descriptor=writing)
         try:
-            file = {"filename": f"/dev/fdset/{PICTURE_SET}"}
+            file = {"filename": f"/dev/fdset/{number}"}
             machine.qmp.execute("screendump", {**file, **options})
         finally:
-            machine.qmp.execute("remove-fd", {"fdset-id": PICTURE_SET})
+            machine.qmp.execute("remove-fd", {"fdset-id": number})
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
         length = os.fstat(memory).st_size
         if not 0 < length <= PICTURE_MAXIMUM_BYTES:
@@ -64,11 +64,12 @@ def _dump(machine: Machine, options: dict[str, str]) -> bytes:
 def join(machine: Machine, client: socket.socket) -> None:
     """Let QEMU speak VNC (RFB) with a client, whose socket it gets; the engine keeps none."""
     require(machine)
-    machine.qmp.execute("getfd", {"fdname": CLIENT}, descriptor=client.fileno())
+    name = f"vnc-{client.fileno()}"
+    machine.qmp.execute("getfd", {"fdname": name}, descriptor=client.fileno())
     try:
-        machine.qmp.execute("add_client", {"protocol": "vnc", "fdname": CLIENT})
+        machine.qmp.execute("add_client", {"protocol": "vnc", "fdname": name})
     except IsolationError:
-        machine.qmp.execute("closefd", {"fdname": CLIENT})
+        machine.qmp.execute("closefd", {"fdname": name})
         raise
 
 
