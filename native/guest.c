@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include "init.h"
 
 #define VERSION 1
+#define GOODBYE 1       /* as a greeting's number; no session has it */
 
 static struct agent agent;
 static struct channel channel;
@@ -43,6 +45,26 @@ static void received(struct channel *from, const struct frame *frame, char *payl
 	agent_request(&agent, frame, payload, fds, fd_count);
 }
 
+/* The service is being stopped: a greeting tells the host that this session is over. */
+static void terminated(struct watch *watch, uint32_t events)
+{
+	static const struct frame goodbye = { .type = F_HELLO, .argument = VERSION, .id = GOODBYE };
+	(void)watch, (void)events;
+	channel_send(&channel, &goodbye, NULL);
+	lost(&channel);
+}
+
+static void watch_termination(void)
+{
+	static struct watch watch;
+	sigset_t signals;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	watch = (struct watch){ .fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK), .ready = terminated };
+	watch_set(&watch, EPOLLIN);
+}
+
 /* The port, once it is there, is nobody else's and a host listens. */
 static int await_host(void)
 {
@@ -67,7 +89,7 @@ static bool write_whole(int port, const char *bytes, size_t length)
 static bool greet(int port)
 {
 	static char padding[FRAME_GUEST_MAX + sizeof(struct frame)];
-	struct frame hello = { .type = F_HELLO, .argument = VERSION, .id = (uint32_t)(now_ns() >> 10) | 1 };
+	struct frame hello = { .type = F_HELLO, .argument = VERSION, .id = (uint32_t)(now_ns() >> 10) | 2 };
 	char seen[sizeof hello] = "";
 	memset(padding, 0xff, sizeof padding);
 	if (!write_whole(port, padding, sizeof padding) || !write_whole(port, (const char *)&hello, sizeof hello))
@@ -82,12 +104,13 @@ static bool greet(int port)
 
 static _Noreturn void serve(void)
 {
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	int port = await_host();
 	if (!greet(port))
 		_exit(0);
 	loop_open();
 	agent_init(&agent, send_frame, true);
+	watch_termination();
 	channel = (struct channel){ .limit = PLAN_MAX + 64, .received = received, .lost = lost };
 	channel_open(&channel, port);
 	for (;;)

@@ -133,6 +133,14 @@ def test_another_host_ends_the_session_and_its_commands(host: Host) -> None:
     assert host.until(OUTPUT) == b"anew\n"
 
 
+def test_a_service_that_is_stopped_says_goodbye(host: Host) -> None:
+    os.write(host.master, host.hello())
+    host.run(2, "echo $$; exec sleep 1000")
+    pid = int(host.until(OUTPUT))
+    host.process.terminate()
+    assert host.until(HELLO) == b"" and gone(pid)
+
+
 def test_a_session_that_dies_is_followed_by_another(host: Host) -> None:
     os.write(host.master, host.hello())
     children = f"/proc/{host.process.pid}/task/{host.process.pid}/children"

@@ -18,7 +18,7 @@ from proa.isolation.vm.whole.qga import Qga
 from proa.isolation.vm.whole.running import GUEST_AGENT_KEPT
 from tests.conftest import need
 from tests.support.engine import EngineProcess
-from tests.support.instances import Instance, Result, eventually
+from tests.support.instances import Instance, Result, eventually, gather
 from tests.support.paths import PROA, ROOT
 from tests.support.repositories import Deb, apt_repository
 
@@ -49,7 +49,7 @@ def user_data(work: Path) -> str:
     }  # fmt: skip
     told = {
         "users": [captain], "write_files": [*files, greeting], "packages": ["proa-hello"],
-        "runcmd": [["sh", "-c", "echo $INSTANCE_ID > /var/tmp/ran"]],
+        "runcmd": [["cp", "/var/lib/cloud/data/instance-id", "/var/tmp/ran"]],
     }  # fmt: skip
     return "#cloud-config\n" + json.dumps(told)
 
@@ -73,12 +73,11 @@ class Machine(Instance):
 
     def await_up(self) -> None:
         """Until its system says that it has started, well or not."""
-        eventually(self.started, BOOT_SECONDS, "the system in there did not come up")
-
-    def started(self) -> bool:
-        """Whether its system has done all it does when it starts."""
-        said = self.exec("systemctl", "is-system-running").stdout.strip()
-        return said in ("running", "degraded")
+        eventually(self.answers, BOOT_SECONDS, "no agent came up in there")
+        identity = self.exec_create("systemctl", "is-system-running", "--wait")
+        stream = self.exec_start(identity)
+        stream.settimeout(BOOT_SECONDS)
+        gather(stream)
 
     @contextmanager
     def guest_agent(self) -> Iterator[Qga]:
