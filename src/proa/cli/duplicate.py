@@ -50,6 +50,23 @@ def _ports(item: dict[str, Any]) -> list[str]:
     ]
 
 
+def migrate(values: Values, arguments: list[str]) -> int:
+    """Move a running vm to another engine of this host."""
+    from proa.errors import Invalid
+
+    if not values.to:
+        raise Invalid("where to? --to unix:///path", hint="the socket of another engine")
+    done = session.post(own_path(arguments[0], "/migrate"), to=values.to)
+    print(arguments[0])
+    if not values.quiet:
+        sys.stderr.write(
+            f"{arguments[0]} stood still for {done['PausedNanoseconds'] / 1e6:.1f} ms; "
+            f"{done['SentBytes'] / (1 << 20):.1f} MiB were sent, "
+            f"{done['LastBytes'] / (1 << 20):.1f} MiB of them then\n"
+        )
+    return 0
+
+
 def suspend(values: Values, arguments: list[str]) -> int:
     """Save running vms and end them."""
     return each(arguments, lambda name: session.post(own_path(name, "/suspend")))
@@ -116,6 +133,12 @@ COMMANDS = {
             _QUIET,
         ),
         arguments=(1, 2),
+    ),
+    "migrate": Command(
+        "--to SOCKET INSTANCE", "Move a running vm to another engine of this host",
+        migrate,
+        (Option("--to", "text", "SOCKET", "unix:///path of the other engine"), _QUIET),
+        arguments=(1, 1),
     ),
     "suspend": Command(
         "INSTANCE...", "Save running vms to disk and end them", suspend, arguments=(1, None)

@@ -38,8 +38,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "sbom": ("sbom",),
     "screen": ("screen", "keys"),
     "duplicate": (
-        "fork", "suspend", "resume", "snapshot-create", "snapshot-ls", "snapshot-inspect",
-        "snapshot-restore", "snapshot-rm",
+        "fork", "migrate", "suspend", "resume", "snapshot-create", "snapshot-ls",
+        "snapshot-inspect", "snapshot-restore", "snapshot-rm",
     ),
     "volume": (
         "volume-create", "volume-ls", "volume-inspect", "volume-rm", "volume-prune",

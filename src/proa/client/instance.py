@@ -56,6 +56,10 @@ class Instance:
         made = self._own("POST", "/fork", count=count, name=name)
         return [Instance(self._client, item["Id"]) for item in made["Instances"]]
 
+    def migrate(self, to: str) -> None:
+        """Move a running vm to the engine at another socket, `unix:///path`."""
+        self._own("POST", "/migrate", to=to)
+
     def suspend(self) -> None:
         """Save a running vm to disk and end it."""
         self._own("POST", "/suspend")

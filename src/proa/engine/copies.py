@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import Any
 
-from proa.engine import duplicate, snapshots, suspend
+from proa.engine import duplicate, immigrate, migrate, snapshots, suspend
 from proa.engine.core import Core
 from proa.engine.duplicate import Fork
 from proa.engine.instance import Instance
+from proa.engine.migrate import Migrated
 from proa.engine.snapshots import Snapshot
 
 
@@ -21,6 +23,18 @@ class Copies:
     def fork(self, reference: str, count: int = 1, prefix: str = "") -> Fork:
         """Copies of a running vm that share its memory and disks until written."""
         return duplicate.fork(self._core, self._core.get(reference), count, prefix)
+
+    def migrate(self, reference: str, to: str) -> Migrated:
+        """Move a running vm to another engine of this host."""
+        return migrate.migrate(self._core, self._core.get(reference), to)
+
+    def receive(self, connection: socket.socket) -> None:
+        """Take a vm that another engine sends."""
+        immigrate.receive(self._core, connection)
+
+    def ended(self, instance_id: str) -> None:
+        """A vm that went to another engine is over."""
+        migrate.forget(self._core, instance_id)
 
     def suspend(self, reference: str) -> None:
         """Save a running vm and end it."""

@@ -7,29 +7,32 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from proa.engine import admission, lifecycle, links, machines, names
 from proa.engine import instance as states
 from proa.engine.core import Core
-from proa.engine.instance import Instance, Record
+from proa.engine.instance import PINNED, Instance, Record
 from proa.errors import Conflict, Invalid, Unsupported
+from proa.image.rootfs import ImageRootfs
 from proa.isolation.vm import chain, checkpoint, layers, revival
 from proa.isolation.vm.checkpoint import Checkpoint
 from proa.isolation.vm.machine import Machine
 from proa.isolation.vm.plans import Names
 from proa.isolation.vm.whole.running import WholeMachine
-from proa.resources import Link
+from proa.resources import Launch, Link
 from proa.spec import Port
 
 COPIES_MAXIMUM = 256
 AT_ONCE = 2
-FORK, SNAPSHOT = "fork", "snapshot"  # how it was started
-COPIED = (FORK, SNAPSHOT)
+FORK, SNAPSHOT, MIGRATION = "fork", "snapshot", "migration"  # how it was started
+COPIED = (FORK, SNAPSHOT, MIGRATION)
 STOPPED = "stopped"  # a file in the instance's directory while the engine keeps its vm stopped
 
 
@@ -62,6 +65,7 @@ def fork(core: Core, source: Instance, count: int = 1, prefix: str = "") -> Fork
             opened.callback(found.close)
             for copy in copies:
                 layers.share(chains, core.directory(copy.id), writable=True)
+                pin_image(image_disk(core, source), core.directory(copy.id))
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 list(pool.map(lambda copy: bring_up(core, copy, found, FORK), copies))
         undo.pop_all()
@@ -145,6 +149,37 @@ def source_bytes(found: Checkpoint) -> int:
     return base + found.copied_bytes
 
 
+# -- the image's disk ----------------------------------------------------------------------------
+
+
+def image_disk(core: Core, instance: Instance) -> Path:
+    """The image's disk as a running vm has it: its guest has parts of it in memory, so another
+    one, though of the same image, would not do."""
+    pinned = core.directory(instance.id) / PINNED
+    if pinned.exists():
+        return pinned
+    image = core.images.get(instance.image_id)
+    return core.images.writable(image, core.directory(instance.id)).disk()
+
+
+def pin_image(source: Path, directory: Path) -> None:
+    """Let a directory keep a disk of an image, whatever becomes of it in the store."""
+    target = directory / PINNED
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
+
+
+def pinned(launch: Launch) -> Launch:
+    """The same with the disk that the instance's directory keeps, if it does."""
+    path, rootfs = launch.directory / PINNED, launch.rootfs
+    if not path.exists() or not isinstance(rootfs, ImageRootfs):
+        return launch
+    return replace(launch, rootfs=replace(rootfs, make_disk=lambda: path))
+
+
 # -- records --------------------------------------------------------------------------------------
 
 
@@ -206,7 +241,7 @@ def bring_up(
         undo.callback(setattr, instance, "admitted", False)
         launch = lifecycle.acquire(core, instance, undo)
         try:
-            machine = core.vms.revive(launch, found, started_by)
+            machine = core.vms.revive(pinned(launch), found, started_by)
         finally:
             for descriptor in launch.hold:
                 os.close(descriptor)

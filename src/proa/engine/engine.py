@@ -26,6 +26,7 @@ from proa.engine import (
     inspect,
     lifecycle,
     links,
+    migrate,
     names,
     networks,
     packages,
@@ -98,7 +99,8 @@ class Engine:
         for isolation in self.isolations.values():
             isolation.close()
         self._core.places.close()
-        if not any(item.live or item.state == states.SUSPENDED for item in self._core.all()):
+        staying = any(item.live or item.state == states.SUSPENDED for item in self._core.all())
+        if not staying and not migrate.guests(self._core):
             self.networks.destroy()
             self._core.user_networks.rest()
             self._core.places.destroy()

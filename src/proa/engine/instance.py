@@ -14,6 +14,7 @@ from proa.spec import Endpoint, Hardware, Limits, Mount, Port, Process, Security
 CREATED, STARTING, RUNNING, PAUSED, EXITED, REMOVING, SUSPENDED = (
     "created", "starting", "running", "paused", "exited", "removing", "suspended"
 )  # fmt: skip
+PINNED = "image.erofs"  # in an instance's directory: the disk of its image, if it needs that one
 LIVE = (STARTING, RUNNING, PAUSED)
 
 
@@ -50,6 +51,7 @@ class Record:
     volumes: list[str] = field(default_factory=list)
     trace: list[tuple[str, int]] = field(default_factory=list)
     removing: bool = False
+    foreign: dict[str, Any] = field(default_factory=dict)  # a link of another engine
     disks: list[ExtraDisk] = field(default_factory=list)
     interfaces: dict[str, str] = field(default_factory=dict)  # of networks it is in now
     dozing: bool = False  # stopped for want of work: see engine/idle.py

@@ -20,7 +20,7 @@ from proa.agent import Launch as Flag
 from proa.engine import additions, admission, links, machines, ssh, whole
 from proa.engine import instance as states
 from proa.engine.core import Core
-from proa.engine.instance import Instance
+from proa.engine.instance import PINNED, Instance
 from proa.errors import (
     Conflict,
     HostError,
@@ -74,7 +74,8 @@ def _begin(core: Core, instance: Instance) -> None:
     record.trace = []
     instance.mark("request")
     record.state, record.exit_code, record.error = states.STARTING, 0, ""
-    record.oom_killed, record.place, record.saved = False, "", {}
+    record.oom_killed, record.place, record.saved, record.foreign = False, "", {}, {}
+    (core.directory(instance.id) / PINNED).unlink(missing_ok=True)
     core.save(instance)
 
 
@@ -270,6 +271,7 @@ def settle(core: Core, instance: Instance) -> None:
     """Release what a run held and write the new state; the caller holds the lock."""
     record = instance.record
     links.rest(core, instance)
+    links.leave_home(core, record)
     left, record.interfaces = tuple(record.interfaces), {}
     links.changed(core, left)
     record.state, record.place, record.saved = states.EXITED, "", {}

@@ -10,8 +10,9 @@ from functools import partial
 
 from proa import compile, plan
 from proa.engine import instance as states
+from proa.engine import wire
 from proa.engine.core import Core
-from proa.engine.instance import Instance
+from proa.engine.instance import Instance, Record
 from proa.errors import Conflict, Invalid, NotFound, ProaError
 from proa.isolation import later
 from proa.isolation.base import Running
@@ -133,8 +134,18 @@ def keepers(core: Core) -> set[str]:
     }
 
 
+def leave_home(core: Core, record: Record) -> None:
+    """A vm with another engine's address is over: that engine may give it away again."""
+    home, record.foreign = record.foreign.get("home"), {}
+    if home:
+        core.later(lambda: wire.tell(str(home), f"POST {wire.PATH}/ended?id={record.id}"))
+
+
 def present(core: Core, instance: Instance) -> dict[str, Link]:
     """The links an instance has now, by network."""
+    if instance.record.foreign and instance.live:
+        own = {key: value for key, value in instance.record.foreign.items() if key != "home"}
+        return {BRIDGE: Link(**own)}
     found: dict[str, Link] = {}
     for network, name in instance.record.interfaces.items():
         with suppress(NotFound):

@@ -6,7 +6,7 @@ import logging
 import os
 
 from proa.agent import MAIN, Status
-from proa.engine import chains, duplicate, lifecycle, links, suspend
+from proa.engine import chains, duplicate, immigrate, lifecycle, links, migrate, suspend
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import Instance
@@ -28,6 +28,7 @@ def recover(core: Core) -> None:
     owned = {item.record.place for item in core.all() if item.record.place}
     owned |= {name for item in core.all() for name in item.record.saved.get("places", ())}
     live = {item.id for item in core.all() if item.live or item.state == states.SUSPENDED}
+    live |= migrate.guests(core)
     core.places.repair(owned)
     core.networks.repair(links.keepers(core))
     core.user_networks.repair(links.keepers(core))
@@ -74,11 +75,14 @@ def _adopt(core: Core, instance: Instance) -> None:
         running.kill()
         _undo_start(core, instance)
         return
+    if migrate.recovered(core, instance):
+        return
     instance.next_process = 1 + max((item.id for item in processes), default=1)
     lifecycle.tie(core, instance, running)
     lifecycle.serve_addresses(core, instance)
     chains.resumed(core, instance)
     duplicate.recovered(core, instance)
+    immigrate.recovered(core, instance)
     _resume_record(core, instance, main)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from proa.engine import duplicate, lifecycle
 from proa.engine import instance as states
 from proa.engine.core import Core
-from proa.engine.instance import Instance
+from proa.engine.instance import PINNED, Instance
 from proa.errors import Conflict, Corrupt, HostError, Invalid, NoSpace, NotFound, Unsupported
 from proa.host import files
 from proa.isolation.vm import chain, layers, saved
@@ -112,6 +112,7 @@ def _with_memory(core: Core, instance: Instance, work: Path, *, go_on: bool) -> 
     found, chains = duplicate.freeze(core, instance, go_on=go_on)
     try:
         layers.share(chains, work)
+        duplicate.pin_image(duplicate.image_disk(core, instance), work)
         found = found.whole()
         saved.save(found, work / MEMORY)
     except BaseException:
@@ -303,6 +304,7 @@ def put_back(core: Core, instance: Instance, path: Path, found: Snapshot) -> Non
             layers.share(layers.load(path), directory, writable=True)
             layers.sweep(directory)
         if machine is not None:
+            duplicate.pin_image(path / PINNED, directory)
             duplicate.bring_up(core, instance, machine, duplicate.SNAPSHOT, found.address)
             return
     finally:

@@ -37,6 +37,30 @@ def _identity(engine: Engine, instance: Instance) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def migrate(engine: Engine, request: Request) -> Answer:
+    """POST …/migrate?to=unix:///path: a running vm goes on at another engine."""
+    done = engine.copies.migrate(lookup.instance(engine, request).id, request.text("to"))
+    return json_reply(
+        {
+            "SentBytes": done.sent_bytes,
+            "LastBytes": done.last_bytes,
+            "PausedNanoseconds": done.paused_ns,
+        }
+    )
+
+
+def receive(engine: Engine, request: Request) -> Answer:
+    """POST /proa/migration: the connection becomes a wire between engines (engine/wire.py)."""
+    engine.copies.receive(request.upgrade("application/x-proa-migration"))
+    return None
+
+
+def ended(engine: Engine, request: Request) -> Answer:
+    """POST /proa/migration/ended?id=ID: what went away is over; its address is free again."""
+    engine.copies.ended(request.text("id"))
+    return Reply(204)
+
+
 def suspend(engine: Engine, request: Request) -> Answer:
     """POST …/suspend: save memory, end QEMU."""
     engine.copies.suspend(lookup.instance(engine, request).id)

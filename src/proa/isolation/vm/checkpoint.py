@@ -70,7 +70,7 @@ def take(machine: Machine, meanwhile: Callable[[], object], *, go_on: bool = Tru
     Without `go_on` the vm stays stopped when this succeeds; whatever fails lets it go on.
     Raises what `check` does not find out before.
     """
-    shape = _shape(machine)
+    shape = shape_of(machine)
     with ExitStack() as undo:
         memory = pages.find(machine.place.pid, machine.qmp, shape)
         undo.callback(memory.close)
@@ -103,7 +103,7 @@ def check(machine: Machine) -> None:
             f"this vm cannot be duplicated: {str(reasons[0]).strip().lower()}",
             hint="shared folders and devices of the host cannot be saved",
         )
-    alike = words(_shape(machine))
+    alike = words(shape_of(machine))
     if board(_command(machine.place.pid)) != alike:
         raise Unsupported(
             "this vm was started by another version of the engine, or of its settings",
@@ -137,7 +137,8 @@ def words(shape: qemu.Machine) -> tuple[str, ...]:
     return board(qemu.arguments(shape, seen, qemu.Clone()))
 
 
-def _shape(machine: Machine) -> qemu.Machine:
+def shape_of(machine: Machine) -> qemu.Machine:
+    """The shape of a running vm, also of one an earlier engine started."""
     return replace(machine.shape, accelerator=machine.facts.get("accelerator", "tcg"))
 
 

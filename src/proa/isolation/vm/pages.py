@@ -169,6 +169,11 @@ def pour(source: int, memory: Memory) -> None:
         os.close(target)
 
 
+def filled(file: int) -> list[Range]:
+    """Where a sparse file has something."""
+    return disks.data_ranges(file)
+
+
 def underlay(base: int, target: int) -> None:
     """Fill the holes of `target` with what `base` has there: both together are the whole RAM."""
     theirs = iter([*disks.data_ranges(target), (1 << 62, 1 << 62)])

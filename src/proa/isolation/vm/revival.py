@@ -16,8 +16,7 @@ from proa.resources import Link
 NAMING_ID = 0x2000_0000  # of the one EXEC of a copy; out of the way of the engine's own numbers
 
 
-def _go_on(machine: Machine, names: plans.Names, link: Link | None) -> None:
-    """Its processes run only when all that must not be the other's is replaced."""
+def _settle_in(machine: Machine, names: plans.Names, link: Link | None) -> None:
     agent, entropy = machine.place.agent, secrets.token_bytes(plans.ENTROPY_BYTES)
     asked = [agent.begin(Kind.ADOPT, HULL, b"", Launch.LOG)]
     setup = plans.copy_setup(entropy, time.time_ns(), names)
@@ -28,16 +27,24 @@ def _go_on(machine: Machine, names: plans.Names, link: Link | None) -> None:
         agent.finish(waiter)
     if link is not None:
         netlink.link_up(link.host_name, bridge=link.bridge)
-    agent.resume()
 
 
 def take_over(machine: Machine, names: plans.Names, link: Link | None) -> None:
     """Let the processes of a loaded machine run, under these names and on this link.
 
+    They run only when all that must not be the other's is replaced.  Raises IsolationError.
+    """
+    stand(machine, names, link)
+    machine.place.agent.resume()
+
+
+def stand(machine: Machine, names: plans.Names, link: Link | None) -> None:
+    """All of `take_over` but the last step.
+
     Raises IsolationError with QEMU's words when it could not be loaded.
     """
     try:
-        _go_on(machine, names, link)
+        _settle_in(machine, names, link)
     except (IsolationError, Timeout) as error:
         said = hull.last_words(machine.place)
         raise IsolationError(f"the machine did not go on: {said or error.message}") from error
