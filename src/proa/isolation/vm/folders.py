@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from proa import capabilities, plan
-from proa.agent import MAIN, Kind
+from proa.agent import MAIN, Exit, Kind
 from proa.errors import HostError, IsolationError, Unsupported
 from proa.isolation.places import Place, Places
 from proa.isolation.vm import confinement, hull, qemu
@@ -86,7 +86,7 @@ class Folders:
 
     def watch(self, instance: str, machine: Place) -> None:
         """Say so in the log when it ends before its machine."""
-        self.place.agent.on_exit = lambda exit: _ended(instance, machine)
+        self.place.agent.on_exit = lambda exit: _ended(instance, machine, exit)
 
     def end(self, places: Places) -> None:
         """Give up."""
@@ -155,8 +155,10 @@ def serve(places: Places, skeleton: Path, launch: Launch) -> Folders:
     return Folders(place, connection)
 
 
-def _ended(instance: str, machine: Place) -> None:
+def _ended(instance: str, machine: Place, exit: Exit) -> None:
     """It ends when QEMU does, or is ended after it; before that, the shares hang for good."""
+    if exit.id != MAIN:
+        return
     with contextlib.suppress(OSError, IndexError):
         state = Path(f"/proc/{machine.pid}/stat").read_text().rpartition(") ")[2][0]
         if state not in "ZX":
