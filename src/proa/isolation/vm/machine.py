@@ -30,8 +30,9 @@ class Machine:
     facts: dict[str, str]
     plugged: Callable[[], Sources] = field(default=lambda: Sources(root=""))
     places_beside: tuple[str, ...] = ()  # of servers of this machine alone
-    shares_made: int = 0  # by 9p, since it was made: the next one's number
+    shares_made: int = 0  # since it was made: the next one's number
     shares: dict[str, int] = field(default_factory=dict)  # those, by target
+    server: Agent | None = None  # of the place of its file server, once it was asked for
 
     @property
     def saved(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Links and shares that are plugged into, and taken out of, a running vm.
 
-A share becomes one more directory of the one folder QEMU serves by 9p, so it takes no device; a
+A share becomes one more directory of the one folder that is served, so it takes no device; a
 link beyond the machine's own is a card on the bus kept for such (`hotplug`).
 """
 
@@ -11,8 +11,9 @@ import secrets
 from typing import TYPE_CHECKING
 
 from proa import plan
+from proa.agent import MAIN, Agent
 from proa.agent import Launch as Flag
-from proa.errors import Unsupported
+from proa.errors import IsolationError
 from proa.host import netlink
 from proa.isolation import later
 from proa.isolation.container.isolation import link_steps, share_mount
@@ -64,12 +65,7 @@ def unplug_link(machine: Machine, link: Link) -> None:
 
 def plug_share(machine: Machine, share: Share) -> None:
     """Mount it where QEMU serves from, then attach that inside."""
-    if machine.facts.get("shares") == VIRTIOFS:
-        raise Unsupported(
-            "folders cannot be added to a vm whose shares go by virtiofs",
-            hint="make it with the shares by 9p",
-        )
-    idmap = machine.place.user_namespace()
+    agent, flags, idmap = _server(machine)
     try:
         tree = share_mount(share, idmap)
     finally:
@@ -77,7 +73,7 @@ def plug_share(machine: Machine, share: Share) -> None:
     number = machine.shares_made
     target = f"{qemu.SHARES_PATH}/{number}"
     try:
-        _on_host(machine, (plan.Attach("fd:0", target),), (tree,))
+        later.run_by(agent, (plan.Attach("fd:0", target),), flags, (tree,))
     finally:
         os.close(tree)
     first = () if number else _folder()
@@ -93,8 +89,11 @@ def unplug_share(machine: Machine, share: Share) -> None:
     """Take it from its target; what still uses it inside keeps it until it ends."""
     later.run(machine, (plan.Detach(share.target),))
     number = machine.shares.pop(share.target, -1)
-    if number >= 0 and machine.facts.get("shares") != VIRTIOFS:
-        _on_host(machine, (plan.Detach(f"{qemu.SHARES_PATH}/{number}"),), ())
+    if number < 0:
+        return
+    agent, flags, idmap = _server(machine)
+    os.close(idmap)
+    later.run_by(agent, (plan.Detach(f"{qemu.SHARES_PATH}/{number}"),), flags)
 
 
 def _folder() -> tuple[plan.Step, ...]:
@@ -104,6 +103,17 @@ def _folder() -> tuple[plan.Step, ...]:
     )
 
 
-def _on_host(machine: Machine, steps: tuple[plan.Step, ...], descriptors: tuple[int, ...]) -> None:
-    """Steps in QEMU's own place."""
-    later.run_by(machine.place.agent, steps, int(Flag.JOIN | Flag.LOCAL), descriptors)
+def _server(machine: Machine) -> tuple[Agent, int, int]:
+    """Who serves the shares, QEMU or a server in a place of its own: the agent to ask, with what
+    flags, and a descriptor of the user namespace, which the caller closes."""
+    if machine.facts.get("shares") != VIRTIOFS:
+        flags = int(Flag.JOIN | Flag.LOCAL)
+        return machine.place.agent, flags, machine.place.user_namespace()
+    if machine.server is None:
+        machine.server = machine.places.connect(machine.places_beside[0])
+    found = [item.pid for item in machine.server.state() if item.id == MAIN]
+    try:
+        idmap = os.open(f"/proc/{found[0]}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, IndexError) as error:
+        raise IsolationError("the file server of this vm has ended") from error
+    return machine.server, int(Flag.JOIN), idmap
