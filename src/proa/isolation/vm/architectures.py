@@ -42,6 +42,10 @@ class Architecture:
         """Whether the host has such a processor."""
         return not processors.is_foreign(self.name)
 
+    def ours(self, native: Path) -> Path:
+        """Our program for it, beside the host's, if it was built."""
+        return native if self.native else native.with_name(f"proa-native-{self.name}")
+
 
 _TABLE = (
     Architecture(

@@ -148,9 +148,7 @@ def _foreign(architecture: Architecture) -> Accelerator:
 
 def _init(architecture: Architecture, native: Path) -> bytes:
     """Our program for the guest's processor.  Raises Unsupported when it was not built."""
-    if architecture.native:
-        return native.read_bytes()
-    path = native.with_name(f"proa-native-{architecture.name}")
+    path = architecture.ours(native)
     try:
         return path.read_bytes()
     except OSError:

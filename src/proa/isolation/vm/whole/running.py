@@ -16,7 +16,7 @@ from proa.agent import MAIN, Agent
 from proa.errors import Conflict, IsolationError, ProaError, Timeout, Unsupported
 from proa.host import netlink
 from proa.host.cgroup import Usage
-from proa.isolation.vm import hotplug, plugging
+from proa.isolation.vm import architectures, hotplug, plugging
 from proa.isolation.vm.machine import Machine
 from proa.isolation.vm.settings import MIB, host_limits
 from proa.isolation.vm.whole import account
@@ -156,7 +156,10 @@ class WholeMachine(Machine):
         if found is None:
             raise self._nobody()
         agent.expect_hello()
-        bring(found, self.places.native.read_bytes())
+        ours = architectures.ALL[self.shape.architecture].ours(self.places.native)
+        if not ours.exists():
+            raise Unsupported(f"Proa's agent was not built for '{self.shape.architecture}'")
+        bring(found, ours.read_bytes())
 
     def _listens(self, port: str) -> bool:
         """Whether somebody in there has this port open."""

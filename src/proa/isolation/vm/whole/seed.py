@@ -65,7 +65,7 @@ if [ "$key" ]; then
 fi
 seed=$(mktemp -d)
 mount -o ro LABEL={label} "$seed"
-install_agent "$seed/{agent}" /usr/local/bin/{agent}
+[ ! -e "$seed/{agent}" ] || install_agent "$seed/{agent}" /usr/local/bin/{agent}
 umount "$seed"
 rmdir "$seed"
 {shares}"""
@@ -93,7 +93,7 @@ share() {{
 
 @dataclass(frozen=True)
 class Seed:
-    """What one machine is told; `agent` is our program for its architecture.
+    """What one machine is told; `agent` is our program for its architecture, empty for none.
 
     `key` is a public ssh key, one line, that may log in as root; `targets` are where its shares,
     in their order, shall be seen.
@@ -132,8 +132,9 @@ def build(seed: Seed) -> bytes:
         "meta-data": json.dumps(identity).encode() + b"\n",
         "user-data": (seed.user_data or _EMPTY).encode(),
         "vendor-data": hook.encode(),
-        AGENT: seed.agent,
     }
+    if seed.agent:
+        files[AGENT] = seed.agent
     if seed.network:
         files["network-config"] = seed.network.encode()
     return iso.build(LABEL, files, frozenset({AGENT}))

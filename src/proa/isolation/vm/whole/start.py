@@ -66,7 +66,8 @@ class Wholes:
             berth.place.cgroup.apply(host_limits(launch.limits, board.ram_bytes))
             berth.place.agent.hold(launch.hold)
             berth.qmp.pipeline(("qmp_capabilities", {}))
-            parts = Parts(berth, launch, board, disk, server, security, self._places.native)
+            ours = host.architecture.ours(self._places.native)
+            parts = Parts(berth, launch, board, disk, server, security, ours)
             undo.pop_all()
         if server:
             server.watch(launch.id, berth.place)
@@ -102,7 +103,7 @@ class Parts:
     disk: layers.Chain
     folders: folders.Folders | None
     tpm: tpm.Tpm | None
-    native: Path  # our program, for the system inside
+    ours: Path  # our program, for the system inside; there may be none
 
 
 def _board(launch: Launch, host: Ground, settings: Settings, boots_by: str) -> Board:
@@ -186,7 +187,8 @@ def _wires(parts: Parts, cargo: _Cargo) -> Wires:
     wires = Wires(control, channel, disk, cdroms, shares=bool(launch.shares))
     wires = replace(wires, guest_agent=cargo.add(_keep_guest_agent(berth)))
     if seed.wanted(launch.hardware):
-        content = seed.build(seed.of(launch, parts.native.read_bytes()))
+        ours = parts.ours.read_bytes() if parts.ours.exists() else b""
+        content = seed.build(seed.of(launch, ours))
         wires = replace(wires, seed=cargo.add(_in_memory(content)))
     for link in launch.links:
         tap = netlink.tap_open(link.host_name, link.bridge)
