@@ -140,6 +140,7 @@ _HARDWARE = (
     ("DiskBytes", "disk_size"), ("Format", "disk_format"), ("Boot", "boot"),
     ("Machine", "machine"), ("Firmware", "firmware"), ("Tpm", "tpm"), ("DiskBus", "disk_bus"),
     ("Cache", "disk_cache"), ("Nic", "nic"), ("Display", "display"), ("Shares", "shares"),
+    ("Accelerator", "accel"),
 )  # fmt: skip
 _DISK_ENDINGS = (".qcow2", ".raw", ".img", ".vmdk", ".vhdx", ".vdi")
 
