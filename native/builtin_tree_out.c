@@ -211,8 +211,11 @@ static int send_file(int directory, const char *name, const char *path, struct r
 		record->size = 0;
 		return record_write(record, path, first);
 	}
-	if (names_only)
+	if (names_only) {       /* a file has no device: its size is told there, and nothing of it sent */
+		record->major = (uint32_t)record->size;
+		record->minor = (uint32_t)(record->size >> 32);
 		record->size = 0;
+	}
 	if (send_attributes(directory, name, path) < 0)
 		return -1;
 	int file = open_file(directory, name), result;
@@ -285,7 +288,8 @@ static int end_diverted(int error)
 
 int builtin_tree_out(int argc, char **argv)
 {
-	with_attributes = without_holes = argc > 2;
+	names_only = argc > 2 && strcmp(argv[2], "names") == 0;
+	with_attributes = without_holes = argc > 2 && !names_only;
 	if (argc > 3 && divert(argv[3]) < 0)
 		return record_end(errno);
 	char buffer[PATH_MAX], path[PATH_MAX];

@@ -22,7 +22,8 @@ MIB = 1 << 20
 SIZE = 64 * MIB
 FILLER = """
 dd if=/dev/urandom of=/big bs=1M count=32 2> /dev/null; sync; echo it is full
-read word; rm /big; sync; fstrim / && echo it is trimmed
+read word; rm /big /etc/group; echo x > /written; echo x >> /etc/passwd; sync
+fstrim / && echo it is trimmed
 read word
 """
 
@@ -183,7 +184,7 @@ def test_a_running_machine_gets_a_disk_of_its_own(
     made.start()
 
 
-def test_what_a_machine_trims_comes_back_to_the_host(
+def test_what_a_machine_trims_comes_back_and_what_it_changed_is_told(
     running: EngineProcess, vms: Place, tmp_path: Path
 ) -> None:
     running.api.load(busy_image())
@@ -204,6 +205,12 @@ def test_what_a_machine_trims_comes_back_to_the_host(
     eventually(lambda: "it is trimmed" in made.logs().stdout, 60)
     assert own(made) < full - 24 * MIB
     made.kill()
+    made.wait()
+    told = made.api.json("GET", f"{made.path}/changes")
+    assert {"Kind": 1, "Path": "/written"} in told
+    assert {"Kind": 2, "Path": "/etc/group"} in told
+    assert {"Kind": 0, "Path": "/etc/passwd"} in told
+    assert "/bin/busybox" not in {change["Path"] for change in told}
 
 
 def own(instance: Instance) -> int:

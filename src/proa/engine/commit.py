@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from proa.agent import Agent
-from proa.engine import changes, machine_commit
+from proa.engine import changes, machine_commit, machine_diff
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import Instance
@@ -49,6 +49,8 @@ class _Changes:
 
 def changed(core: Core, instance: Instance) -> list[tuple[int, str]]:
     """(Docker's kind, absolute path) of each change, sorted by path."""
+    if instance.spec.hardware.disk:
+        return machine_diff.changed(core, instance)
     _refuse_machines(instance)
     with (
         _changes(core, instance, names_only=True) as found,

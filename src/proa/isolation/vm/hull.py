@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,6 +50,7 @@ class Cargo:
     kernel: int = -1
     initramfs: int = -1
     folders: int = -1
+    below: Opened = field(default_factory=Opened.none)
 
     def sent(self) -> tuple[int, ...]:
         """Those that are there."""
@@ -77,7 +78,7 @@ class Cargo:
         """What of it is in QEMU's arguments."""
         return qemu.Files(
             self.control, self.channel, self.image, self.disk, self.tap, self.memory,
-            folders=self.folders,
+            folders=self.folders, below=self.below,
         )  # fmt: skip
 
 

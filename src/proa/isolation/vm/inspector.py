@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ class Disk:
     path: Path
     format: str
     scratch: Path  # does not exist yet: what the guest hands out in bulk
+    below: Callable[[], Opened] = Opened.none  # what it lies over, when it is an overlay of ours
 
     @property
     def writable(self) -> bool:
@@ -46,7 +47,11 @@ class Disk:
     def parts(self) -> power.Parts:
         """As `power.boot` takes it."""
         return power.Parts(
-            self.path, self._make_scratch, format=self.format, writable=self.writable
+            self.path,
+            self._make_scratch,
+            format=self.format,
+            writable=self.writable,
+            below=self.below,
         )
 
     def _make_scratch(self) -> Opened:

@@ -72,6 +72,18 @@ class Opened:
     numbers: tuple[int, ...] = (0,)
 
     @classmethod
+    def none(cls) -> Opened:
+        """No file at all."""
+        return cls((), (), ())
+
+    def under(self, descriptor: int) -> Opened:
+        """The same with an overlay of ours, open here, on top."""
+        return Opened(
+            (descriptor, *self.descriptors), ("qcow2", *self.formats),
+            (1 + max(self.numbers), *self.numbers),
+        )  # fmt: skip
+
+    @classmethod
     def single(cls, descriptor: int) -> Opened:
         """A raw disk of one file."""
         return cls((descriptor,))

@@ -26,7 +26,8 @@ class Parts:
     """What a machine gets of its own; `disk` and `tap` make descriptors, which are closed here.
 
     `format` and `writable` are for a stranger's disk in the image's stead (`qemu.Files`), `folders`
-    for a server of the shares in place of QEMU itself.
+    for a server of the shares in place of QEMU itself, `below` for what an image that is an
+    overlay of ours lies over.
     """
 
     image: Path
@@ -37,6 +38,7 @@ class Parts:
     writable: bool = False
     folders: Callable[[], int] | None = None
     cache: blocks.Cache = blocks.WRITEBACK
+    below: Callable[[], Opened] = Opened.none
 
 
 def clone(
@@ -118,7 +120,9 @@ def _cargo(berth: hull.Hull, parts: Parts, passed: ExitStack) -> hull.Cargo:
     if tap >= 0:
         berth.place.agent.keep(tap)
     folders = _keep(passed, parts.folders()) if parts.folders else -1
-    return replace(berth.cargo(image, disk, tap), folders=folders)
+    below = parts.below()
+    passed.callback(below.close)
+    return replace(berth.cargo(image, disk, tap), folders=folders, below=below)
 
 
 def _keep(passed: ExitStack, descriptor: int) -> int:

@@ -8,7 +8,7 @@ so QEMU needs no path, and its `-sandbox` and mount namespace can deny it the re
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proa.isolation.vm import architectures, blocks
 from proa.isolation.vm.layers import Opened
@@ -67,6 +67,7 @@ class Files:
 
     `memory` holds the RAM: a template's while it is made, or what a clone sees privately.
     `folders` is a virtiofs server's, which shares the RAM, then of its own; else 9p has `shares`.
+    The image may be an overlay of ours over the files of `below`.
     `format` is the image's; one that is not raw is a stranger's disk, and so is a `writable` one.
     """
 
@@ -81,6 +82,7 @@ class Files:
     writable: bool = False
     folders: int = -1
     cache: blocks.Cache = blocks.WRITEBACK
+    below: Opened = field(default_factory=Opened.none)
 
     def descriptors(self) -> tuple[int, ...]:
         """All of them that are there."""
@@ -205,6 +207,11 @@ def _shares(files: Files) -> tuple[str, ...]:
 
 def _image(files: Files) -> tuple[str, ...]:
     """The first disk.  A stranger's may name other files, which are never opened."""
+    if files.below.descriptors:
+        chain = files.below.under(files.image)
+        top = blocks.node("image", chain.numbers[0])
+        words = blocks.arguments("image", chain, blocks.WRITEBACK)
+        return (*words, "-device", f"virtio-blk-pci,drive={top}")
     if files.format == "raw":
         return _plain_image(files.image, "off" if files.writable else "on")
     node: dict[str, object] = {
