@@ -335,6 +335,11 @@ def test_virtiofs_outlives_the_engine_and_sees_memory_that_is_added(
         (tmp_path / "rw/later").write_bytes(data)
         said = instance.exec("md5sum", "/s/later").stdout
         assert said.split()[0] == hashlib.md5(data).hexdigest()
+        added = {"Type": "bind", "Source": f"{tmp_path}/ro", "Target": "/added"}
+        instance.api.call("POST", f"/proa/instances/{instance.id}/mounts", added)
+        assert instance.exec("cat", "/added/text").stdout == "read me\n"
+        instance.api.call("DELETE", f"/proa/instances/{instance.id}/mounts", of="/added")
+        assert instance.exec("ls", "/added") == Result(0, "", "")
         beside = instance.inspect()["Proa"]["Place"]
         instance.remove()
         eventually(lambda: not (own.root / "places" / beside).exists())

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from proa import plan
 from proa.agent import MAIN, Agent
 from proa.agent import Launch as Flag
-from proa.errors import IsolationError
+from proa.errors import IsolationError, LaunchError
 from proa.host import netlink
 from proa.isolation import later
 from proa.isolation.container.isolation import link_steps, share_mount
@@ -88,6 +89,9 @@ def plug_share(machine: Machine, share: Share) -> None:
 def unplug_share(machine: Machine, share: Share) -> None:
     """Take it from its target; what still uses it inside keeps it until it ends."""
     later.run(machine, (plan.Detach(share.target),))
+    if machine.facts.get("shares") == VIRTIOFS:  # whose file systems are mounted over it on use
+        with suppress(LaunchError):
+            later.run(machine, (plan.Detach(share.target),))
     number = machine.shares.pop(share.target, -1)
     if number < 0:
         return
