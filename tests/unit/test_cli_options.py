@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from proa.cli import config, help, main
@@ -199,3 +201,18 @@ def test_noun_forms_lead_to_the_same_commands() -> None:
     assert {verb.split()[0] for verbs in main.NOUNS.values() for verb in verbs.values()} <= names
     with pytest.raises(Invalid):
         main._resolve(["image", "frobnicate"])
+
+
+def test_the_machine_asked_for_is_sent(tmp_path: Path) -> None:
+    """Every option of the machine's reaches the request's `Proa` object."""
+    disk = tmp_path / "a.img"
+    disk.touch()
+    words = ("--vm", "--accel", "kvm", "--machine", "q35", "--firmware", "uefi", "--tpm", "--nic",
+             "e1000", "--disk-bus", "sata", "--display", "std")  # fmt: skip
+    asked = {"Accelerator": "kvm", "Machine": "q35", "Firmware": "uefi", "Tpm": True,
+             "Nic": "e1000", "DiskBus": "sata", "Display": "std"}  # fmt: skip
+    assert request(*words, "image")["Proa"] == asked
+    assert request(*words, "--platform", "linux/arm64", str(disk))["Proa"] == asked | {
+        "Disk": str(disk), "Platform": "linux/arm64",
+    }  # fmt: skip
+    assert "Proa" not in request("--vm", "--platform", "linux/arm64", "image")

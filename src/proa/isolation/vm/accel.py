@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from proa.agent import Dispatcher
@@ -30,10 +30,11 @@ NESTED_HINT = (
 
 @dataclass(frozen=True)
 class Accelerator:
-    """The accelerator to use, and when it is not KVM, why."""
+    """The accelerator to use, and when it is not KVM, why, and what may help."""
 
     name: str
     reason: str = ""
+    hint: str = "leave the choice with 'auto', or ask for 'tcg'"
 
 
 def decide(policy: str, wanted: str, best: Accelerator) -> Accelerator:
@@ -52,7 +53,7 @@ def decide(policy: str, wanted: str, best: Accelerator) -> Accelerator:
     if demanded == KVM and best.name != KVM:
         raise Unsupported(
             f"kvm was demanded and does not work here: {best.reason}",
-            hint=NESTED_HINT if is_nested() else "leave the choice with 'auto', or ask for 'tcg'",
+            hint=best.hint,
         )
     if demanded == TCG:
         return Accelerator(TCG, "asked for" if policy == AUTO else "the engine's policy")
@@ -77,6 +78,8 @@ def choose(
     found = _remembered(cache, key)
     if found is None:
         found = _probe(firmware, dispatcher, progress)
+        if found.name != KVM and is_nested():
+            found = replace(found, hint=NESTED_HINT)
         cache.parent.mkdir(parents=True, exist_ok=True)
         fresh = cache.with_suffix(f".{os.getpid()}")
         fresh.write_text(json.dumps({"key": key, **asdict(found)}))
@@ -88,7 +91,7 @@ def _remembered(cache: Path, key: str) -> Accelerator | None:
     try:
         facts = json.loads(cache.read_text())
         if facts["key"] == key:
-            return Accelerator(str(facts["name"]), str(facts["reason"]))
+            return Accelerator(str(facts["name"]), str(facts["reason"]), str(facts["hint"]))
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return None
