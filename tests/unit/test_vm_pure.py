@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import json
 import lzma
 import struct
 import zlib
@@ -14,7 +15,7 @@ import pytest
 
 from proa import plan
 from proa.errors import Corrupt, Invalid, IsolationError, Unsupported
-from proa.isolation.vm import guest, initramfs, inside, modules, plans, qemu, settings
+from proa.isolation.vm import blocks, guest, initramfs, inside, modules, plans, qemu, settings
 from proa.isolation.vm.layers import Opened
 from proa.resources import Link, Share
 from proa.spec import Limits
@@ -237,3 +238,42 @@ def test_an_account_is_understood() -> None:
     assert (found.memory_bytes, found.memory_limit, found.pids) == (100, 2048, 3)
     assert (found.cpu_ns, found.oom_kills) == (5000, 2)
     assert (found.read_bytes, found.write_bytes) == (11, 22)
+
+
+@pytest.mark.parametrize(
+    ("configured", "wanted", "thrown_away", "used"),
+    [
+        ("writeback", "", False, "writeback"),
+        ("none", "", False, "none"),
+        ("none", "writethrough", False, "writethrough"),
+        ("unsafe", "", False, "writeback"),
+        ("unsafe", "", True, "unsafe"),
+        ("writeback", "unsafe", False, "unsafe"),
+    ],
+)
+def test_the_unsafe_cache_is_for_what_asks_or_is_thrown_away(
+    configured: str, wanted: str, thrown_away: bool, used: str
+) -> None:
+    known = settings.Settings.parse({"disk_cache": configured})
+    assert settings.cache_mode(known, wanted, thrown_away=thrown_away) == used
+
+
+def test_an_unknown_cache_mode_is_refused() -> None:
+    with pytest.raises(Invalid, match="fast"):
+        settings.Settings.parse({"disk_cache": "fast"})
+
+
+def test_a_chain_is_one_graph_that_names_every_node_below() -> None:
+    opened = Opened((9, 8, 7), ("qcow2", "qcow2", "raw"), (4, 2, 0))
+    words = blocks.arguments("disk", opened, blocks.CACHES["none"])
+    assert words[:6] == ("-add-fd", "fd=9,set=9", "-add-fd", "fd=8,set=8", "-add-fd", "fd=7,set=7")
+    top = json.loads(words[-1])
+    middle, bottom = top["backing"], top["backing"]["backing"]
+    assert [node["node-name"] for node in (top, middle, bottom)] == ["disk.4", "disk.2", "disk.0"]
+    assert [node["read-only"] for node in (top, middle, bottom)] == [False, True, True]
+    assert top["file"]["filename"] == "/dev/fdset/9"
+    assert "backing" not in bottom
+    alone = json.loads(blocks.arguments("disk", Opened((9,), ("qcow2",)), blocks.WRITEBACK)[-1])
+    assert alone["backing"] is None
+    assert top["file"]["aio"] == "native"
+    assert top["cache"] == {"direct": True, "no-flush": False}

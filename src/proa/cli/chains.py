@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _FORMAT = Option("--format", "text", "FORMAT", "table, json, or a template like {{.Path}}")
 _CHAIN_COLUMNS = (
-    Column("DISK", "Disk"), Column("VIRTUAL", "Virtual"), Column("KIND", "Kind"),
-    Column("FORMAT", "Format"), Column("SIZE", "Size"), Column("HOLDERS", "Holders"),
+    Column("DISK", "Disk"), Column("STATE", "State"), Column("VIRTUAL", "Virtual"),
+    Column("KIND", "Kind"), Column("FORMAT", "Format"), Column("SIZE", "Size"), Column("HOLDERS", "Holders"),
     Column("FILE", "Path"),
 )  # fmt: skip
 _TABLE_COLUMNS = (
@@ -37,6 +37,7 @@ def listing(values: Values, arguments: list[str]) -> int:
         {
             **_row(file),
             "Disk": disk["Name"] if number == 0 else "",
+            "State": disk["State"] if number == 0 else "",
             "Virtual": format.decimal_size(disk["VirtualSize"]) if number == 0 else "",
         }
         for disk in session.get(_path(arguments[0], "/disks"))

@@ -24,6 +24,7 @@ def prepare(directory: Path, base: Path | None, format: str, wanted_bytes: int) 
     chains = layers.load(directory)
     if DISK in chains:
         return chains[DISK]
+    layers.sweep(directory)
     if base is None:
         return _empty(directory, wanted_bytes or EMPTY_DISK_BYTES)
     below = layers.base(base, format)
