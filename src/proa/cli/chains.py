@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _FORMAT = Option("--format", "text", "FORMAT", "table, json, or a template like {{.Path}}")
 _CHAIN_COLUMNS = (
     Column("DISK", "Disk"), Column("STATE", "State"), Column("VIRTUAL", "Virtual"),
-    Column("KIND", "Kind"), Column("FORMAT", "Format"), Column("SIZE", "Size"), Column("HOLDERS", "Holders"),
-    Column("FILE", "Path"),
+    Column("KIND", "Kind"), Column("FORMAT", "Format"), Column("SIZE", "Size"),
+    Column("HOLDERS", "Holders"), Column("FILE", "Path"),
 )  # fmt: skip
 _TABLE_COLUMNS = (
     Column("KIND", "Kind"), Column("FORMAT", "Format"), Column("SIZE", "Size"),
