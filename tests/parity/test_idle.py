@@ -59,10 +59,9 @@ def test_stopped_it_costs_nothing_and_says_so(place: Place) -> None:
 
 def test_an_exec_wakes_it_and_the_clock_is_right(place: Place) -> None:
     instance = dozed(start(place, *SLEEP))
-    fell_asleep = time.time()
-    found = instance.exec("date", "+%s")
-    assert fell_asleep - 1 <= int(found.stdout) <= time.time() + 1
-    assert abs(int(found.stdout) - time.time()) < 5
+    before = time.time()
+    found = int(instance.exec("date", "+%s").stdout)
+    assert before - 1 <= found <= time.time() + 1
 
 
 def test_a_packet_to_its_published_port_wakes_it(place: Place) -> None:
@@ -92,9 +91,11 @@ def test_timers_inside_do_not_storm(place: Place) -> None:
     ticks = instance.logs().stdout.count("tick")
     dozed(start(place, *SLEEP))  # a period of its timer, or more
     assert instance.logs().stdout.count("tick") == ticks
+    woken = time.monotonic()
     instance.exec("true")
     eventually(lambda: instance.logs().stdout.count("tick") > ticks)
-    assert instance.logs().stdout.count("tick") <= ticks + 3
+    more = instance.logs().stdout.count("tick") - ticks
+    assert more <= time.monotonic() - woken + 2, "what was missed is not made up for"
 
 
 def test_who_is_used_stays_awake(place: Place) -> None:
