@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from proa.client import Client
 from tests.support.engine import EngineProcess
 from tests.support.http import ApiError
 from tests.support.instances import Api, Instance, Json, Place, eventually
@@ -239,7 +240,7 @@ def test_a_container_has_no_disks(container: Place) -> None:
     assert caught.value.status == 501
 
 
-# -- by docker's own client -----------------------------------------------------------------------
+# -- by the SDK, and by docker's own client --------------------------------------------------------
 
 
 def test_networks_by_dockers_client(
@@ -263,3 +264,23 @@ def test_networks_by_dockers_client(
     docker("update", "--memory", "300m", "--memory-swap", "300m", identity)
     assert name in docker("network", "ls")
     assert docker("network", "rm", name) == name
+
+
+def test_changes_by_the_sdk(
+    place: Place, network: Callable[..., str], session_engine: EngineProcess
+) -> None:
+    name = network()
+    instance = idle(place)
+    with Client(f"unix://{session_engine.socket}") as client:
+        found = client.get(instance.id)
+        found.update(Memory=300 << 20)
+        found.connect(name, aliases=["me"])
+        assert found.inspect()["HostConfig"]["Memory"] == 300 << 20
+        assert reaches(instance, "me")
+        found.disconnect(name)
+        found.attach_volume("by-the-sdk", "/data")
+        assert instance.exec("touch", "/data/x").code == 0
+        found.detach_volume("/data")
+        assert instance.exec("ls", "/data/x").code != 0
+    instance.remove()
+    place.api.call("DELETE", "/volumes/by-the-sdk")

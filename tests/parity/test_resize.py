@@ -61,6 +61,16 @@ def test_memory_grows_and_returns(place: Place) -> None:
     assert instance.exec("/probe", "alloc", "300").code != 0
 
 
+def test_what_a_vm_of_no_template_frees_returns_to_the_host(vm: Place) -> None:
+    instance = vm.start("busy", "sleep", "1000", host={"Memory": 2200 * MIB})
+    assert instance.inspect()["Proa"]["StartedBy"] == "boot"
+    before = cost(instance)
+    assert instance.exec("/probe", "alloc", "700").stdout == "ok\n"
+    usage = instance.api.json("GET", f"/proa/instances/{instance.id}/usage")
+    assert usage["memory_peak"] > before + 600 * MIB
+    assert eventually(lambda: cost(instance) < before + 350 * MIB)
+
+
 def test_processors_come_and_go(place: Place) -> None:
     need((os.cpu_count() or 1) > 1, "processors", "this host has one processor")
     instance = place.start("busy", "sleep", "1000", host={"NanoCpus": 1_000_000_000})

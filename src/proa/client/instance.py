@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from proa.client.connection import Connection, instance_path, own_path, target
+from proa.client.connection import Connection, instance_path, own_path, quote, target
 from proa.client.streams import STDERR, Demultiplexer, Plain
 from proa.client.values import Result
 from proa.errors import NotModified, ProaError
@@ -128,6 +128,42 @@ class Instance:
         """Put its files back to its image's or a snapshot's; `force` kills one that runs."""
         body = {"Snapshot": snapshot, "Force": force}
         self._client.call("POST", f"/proa/instances/{self.id}/rollback", body=body)
+
+    def update(self, **resources: Any) -> None:
+        """Change limits, at once when it runs: Docker's Resources, like `Memory=1 << 30`."""
+        self._client.call("POST", instance_path(self.id, "/update"), body=resources)
+
+    def connect(self, network: str, aliases: Sequence[str] = (), address: str = "") -> None:
+        """Let it join a network, at once when it runs."""
+        ipam = {"IPAMConfig": {"IPv4Address": address}} if address else {}
+        settings = {"Aliases": list(aliases), **ipam}
+        body = {"Container": self.id, "EndpointConfig": settings}
+        self._client.call("POST", f"/networks/{quote(network)}/connect", body=body)
+
+    def disconnect(self, network: str) -> None:
+        """Let it leave a network."""
+        path = f"/networks/{quote(network)}/disconnect"
+        self._client.call("POST", path, body={"Container": self.id})
+
+    def attach_volume(self, source: str, target: str, *, readonly: bool = False) -> None:
+        """Let a volume, or a host's directory by its absolute path, appear at `target`."""
+        kind = "bind" if source.startswith("/") else "volume"
+        mount = {"Type": kind, "Source": source, "Target": target, "ReadOnly": readonly}
+        self._client.call("POST", f"/proa/instances/{self.id}/mounts", body=mount)
+
+    def detach_volume(self, what: str) -> None:
+        """Take a volume by name, or what is at a target."""
+        self._client.call("DELETE", f"/proa/instances/{self.id}/mounts", {"of": what})
+
+    def attach_disk(self, path: str = "", *, size: int = 0, readonly: bool = False) -> str:
+        """Plug a disk into a vm: a file by its absolute path, or an empty one; its name inside."""
+        body = {"Path": path, "Size": size, "ReadOnly": readonly}
+        answer = self._client.call("POST", f"/proa/instances/{self.id}/disks", body=body)
+        return str(answer["Name"])
+
+    def detach_disk(self, name: str) -> None:
+        """Unplug an added disk."""
+        self._client.call("DELETE", f"/proa/instances/{self.id}/disks", {"of": name})
 
     def trace(self) -> list[tuple[str, int]]:
         """Milestones of the last start, with CLOCK_MONOTONIC nanoseconds."""

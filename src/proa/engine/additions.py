@@ -94,7 +94,7 @@ def _able(instance: Instance) -> Running | None:
 
 def attach_disk(core: Core, instance: Instance, wanted: ExtraDisk, size_bytes: int = 0) -> str:
     """Plug a disk into a vm: a file of the host's, or an empty one of a size; its name inside."""
-    if not core.isolation(instance.isolation).features.disks or instance.spec.hardware.disk:
+    if not core.isolation(instance.isolation).features.disks:
         raise Unsupported(
             f"disks cannot be added to '{instance.name}'",
             hint="attach a volume, or run an image with --vm",

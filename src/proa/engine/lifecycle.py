@@ -93,8 +93,12 @@ def _acquire_and_launch(core: Core, instance: Instance) -> None:
         instance.mark("place")
         tie(core, instance, running)
         core.save(instance)
-        additions.plug_all(instance, running)
+        whole_machine = bool(instance.spec.hardware.disk)  # which QEMU is launched for
+        if not whole_machine:
+            additions.plug_all(instance, running)
         _launch(core, instance, running, launch.links)
+        if whole_machine:
+            additions.plug_all(instance, running)
         running.launched(launch.limits)
         serve_addresses(core, instance)
         record.state, record.started_ns = states.RUNNING, time.time_ns()

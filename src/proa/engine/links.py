@@ -180,6 +180,8 @@ def connect(core: Core, instance: Instance, asked: Endpoint) -> None:
             _plug(core, instance, wanted.endpoints[-1] if wanted.endpoints else asked)
         instance.record.spec = replace(wanted, network=spec.network)
         core.save(instance)
+        with suppress(ProaError):
+            write_hosts(core, instance)  # it knows the others at once
     changed(core, (asked.network,))
 
 
@@ -233,7 +235,8 @@ def _unplug(core: Core, instance: Instance, network: str) -> None:
     giver.release(instance.id)
     del instance.record.interfaces[network]
     way_out = next((other for other in before.values() if other.gateway), None)
-    if link is not None and link.gateway and way_out is not None:
+    own_system = bool(instance.spec.hardware.disk)  # which finds its way by DHCP
+    if link is not None and link.gateway and way_out is not None and not own_system:
         with suppress(ProaError):  # it was the way out already
             later.run(running, (plan.Route(way_out.gateway),))
 

@@ -143,7 +143,7 @@ def until_there(machine: Machine, steps: tuple[plan.Step, ...]) -> None:
     deadline = time.monotonic() + ONLINE_SECONDS
     while True:
         try:
-            machine.agent().setup(steps)
+            machine.within(steps)
             return
         except LaunchError as error:
             if time.monotonic() > deadline:

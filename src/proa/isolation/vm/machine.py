@@ -112,12 +112,17 @@ class Machine:
             self.facts["vcpus"] = str(vcpus)
         self.facts["ram_mib"] = str((self.shape.ram_bytes + wanted) // MIB)
 
+    def within(self, steps: tuple[plan.Step, ...]) -> None:
+        """Run steps in the guest's init, outside of the place."""
+        self.place.agent.setup(steps)
+
     def plug(self, item: Link | Share | Disk) -> None:
         """A card on the bus for such, or one more directory of the shared folder."""
         if isinstance(item, Link):
             plugging.plug_link(self, item)
         elif isinstance(item, Disk):
             spare_disks.plug(self, item)
+            spare_disks.show(self, item)
         else:
             plugging.plug_share(self, item)
 

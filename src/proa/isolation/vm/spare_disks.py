@@ -21,7 +21,7 @@ PAUSE_SECONDS = 0.01
 
 
 def plug(machine: Machine, disk: Disk) -> None:
-    """The guest has it as /dev/NAME when this returns."""
+    """The guest finds it a little later."""
     try:
         flags = os.O_RDONLY if disk.readonly else os.O_RDWR
         descriptor = os.open(disk.path, flags | os.O_CLOEXEC)
@@ -40,6 +40,10 @@ def plug(machine: Machine, disk: Disk) -> None:
         raise
     finally:
         os.close(descriptor)
+
+
+def show(machine: Machine, disk: Disk) -> None:
+    """Let it be /dev/NAME in the place of the instance."""
     major, minor = _number(machine, disk.name)
     node = plan.Node(f"/dev/{disk.name}", "0660", major, minor, "b")
     later.run(machine, (node,))

@@ -80,12 +80,22 @@ def _board(board: Board, wires: Wires) -> tuple[str, ...]:
         backend = f"memory-backend-ram,{memory}"
     return (
         "-accel", accelerator, "-cpu", cpu, "-M", ",".join(machine), "-object", backend,
-        "-m", f"{board.ram_bytes >> 20}M", "-smp", str(board.vcpus), "-rtc", "base=utc",
+        *_sizes(board), "-rtc", "base=utc",
         "-uuid", board.uuid, "-boot", "menu=off,strict=on",
         *(("-global", "ICH9-LPC.disable_s3=1") if board.machine == Q35 else ()),
         *(("-global", "driver=cfi.pflash01,property=secure,value=on")
           if board.firmware == SECURE_BOOT else ()),
     )  # fmt: skip
+
+
+def _sizes(board: Board) -> tuple[str, ...]:
+    most = board.vcpus_maximum
+    later = f",maxmem={board.ram_maximum >> 20}M" if board.ram_maximum else ""
+    room = f",sockets={most},cores=1,threads=1,maxcpus={most}" if most else ""
+    return ("-m", f"{board.ram_bytes >> 20}M{later}", "-smp", f"{board.vcpus}{room}")
+
+
+BALLOON = "virtio-balloon-pci,free-page-reporting=on"
 
 
 def _firmware(wires: Wires) -> tuple[str, ...]:
@@ -201,8 +211,10 @@ def _display(board: Board) -> tuple[str, ...]:
 
 
 def _late(board: Board) -> tuple[str, ...]:
-    """Room for devices that come later; a pc has it as it is."""
+    """Room for devices that come later, which a pc has as it is; where memory may come and go, what
+    its system does not use goes back to the host."""
     late = () if board.machine == PC else architectures.ALL[board.architecture].late
+    late = (*late, BALLOON) if board.ram_maximum else late
     return tuple(word for device in late for word in ("-device", device))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from proa.errors import Invalid
 from proa.isolation.vm import architectures
-from proa.isolation.vm.settings import MIB, Settings
+from proa.isolation.vm.settings import MIB, Settings, reach
 from proa.spec import Hardware, Limits
 
 ARM64 = "arm64"
@@ -35,6 +35,8 @@ class Board:
     boot: str = "disk"
     uuid: str = ""
     architecture: str = "amd64"
+    ram_maximum: int = 0  # how far it may grow while it runs, as `qemu.Machine`
+    vcpus_maximum: int = 0
 
 
 def decide(hardware: Hardware, limits: Limits, settings: Settings, boots_by: str) -> Board:
@@ -53,9 +55,15 @@ def decide(hardware: Hardware, limits: Limits, settings: Settings, boots_by: str
         machine = VIRT if kind == ARM64 else PC if legacy else Q35
     _check(hardware, machine, firmware)
     wanted = math.ceil(limits.memory_bytes / MIB) or settings.memory_mib
+    ram_mib = max(wanted, LEAST_RAM_MIB)
+    vcpus = max(1, min(math.ceil(limits.cpus), os.cpu_count() or 1))
+    new = machine == Q35 and (hardware.disk_bus or "virtio") == "virtio"  # else for old systems
+    most_mib, most_vcpus = reach(ram_mib, vcpus) if new else (0, 0)
     return Board(
-        ram_bytes=max(wanted, LEAST_RAM_MIB) * MIB,
-        vcpus=max(1, min(math.ceil(limits.cpus), os.cpu_count() or 1)),
+        ram_bytes=ram_mib * MIB,
+        vcpus=vcpus,
+        ram_maximum=most_mib * MIB,
+        vcpus_maximum=most_vcpus,
         accelerator=hardware.accelerator,
         machine=machine,
         firmware=firmware,

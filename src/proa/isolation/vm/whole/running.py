@@ -12,21 +12,25 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from proa import plan
 from proa.agent import MAIN, Agent
 from proa.errors import Conflict, IsolationError, ProaError, Timeout, Unsupported
 from proa.host import netlink
 from proa.host.cgroup import Usage
-from proa.isolation.vm import architectures, hotplug, plugging
+from proa.isolation import later
+from proa.isolation.vm import architectures, growth, hotplug, plugging, spare_disks
 from proa.isolation.vm.machine import Machine
-from proa.isolation.vm.settings import MIB, host_limits
+from proa.isolation.vm.settings import MIB, host_limits, wanted_vcpus
 from proa.isolation.vm.whole import account
 from proa.isolation.vm.whole.arguments import AGENT, GUEST_AGENT
 from proa.isolation.vm.whole.bring import bring
 from proa.isolation.vm.whole.qga import Qga
+from proa.plan import Step
 from proa.resources import Disk, Link, Share
 from proa.spec import Limits
 
 WHOLE = "whole"  # in what is saved
+ONLINE = "/sys/devices/system/memory/auto_online_blocks"
 GUEST_AGENT_KEPT = 1  # which of the descriptors the monitor keeps; QMP is the first
 HELLO_SECONDS = 20.0
 UP_SECONDS = 60.0
@@ -84,13 +88,35 @@ class WholeMachine(Machine):
     hold, let_go = pause, resume
 
     def update(self, limits: Limits) -> None:
-        """Change the share of the host's processors; RAM is the machine's."""
-        if limits.memory_bytes and limits.memory_bytes != self.shape.ram_bytes:
+        """Change what it has: more RAM is plugged, less taken by the balloon, and its system is
+        told by the agent in it."""
+        wanted = max(limits.memory_bytes, self.shape.ram_bytes) - self.shape.ram_bytes
+        wanted = -(-wanted // growth.BLOCK_BYTES) * growth.BLOCK_BYTES
+        least = min(limits.memory_bytes or self.shape.ram_bytes, self.shape.ram_bytes)
+        vcpus = wanted_vcpus(limits)
+        present = growth.added(self)
+        changed = wanted != present or least < self.shape.ram_bytes
+        if changed and self.shape.ram_bytes + wanted > max(self.shape.ram_maximum, 1):
             raise Unsupported(
                 f"this machine has {self.shape.ram_bytes // MIB} MiB while it runs",
                 hint="stop it, update it, start it",
             )
-        self.place.cgroup.apply(host_limits(limits, self.shape.ram_bytes))
+        bound = self.shape.ram_bytes + max(wanted, present)
+        self.place.cgroup.apply(host_limits(limits, bound))
+        self.throttle(limits)
+        if wanted > present:
+            self.within((plan.Write(ONLINE, "0644", "online"),))
+        growth.memory(self, wanted)
+        if self.shape.ram_maximum:
+            self.qmp.execute("balloon", {"value": least + wanted})
+            self.facts["ram_mib"] = str((least + wanted) // MIB)
+        if vcpus and self.shape.vcpus_maximum and str(vcpus) != self.facts.get("vcpus"):
+            growth.processors(self, min(vcpus, self.shape.vcpus_maximum))
+            self.facts["vcpus"] = str(min(vcpus, self.shape.vcpus_maximum))
+
+    def within(self, steps: tuple[Step, ...]) -> None:
+        """Run steps in its system, by the agent there."""
+        later.run(self, steps)
 
     def plug(self, item: Link | Share | Disk) -> None:
         """A card or a disk, which its system finds by itself; its address it gets by DHCP."""
@@ -102,7 +128,7 @@ class WholeMachine(Machine):
         if isinstance(item, Link):
             plugging.plug_card(self, item)
         else:
-            super().plug(item)
+            spare_disks.plug(self, item)
 
     def unplug(self, item: Link | Share | Disk) -> None:
         """Take it away; a card that was there from the start only loses its line."""

@@ -74,6 +74,7 @@ class Wholes:
         shape = qemu.Machine(
             board.ram_bytes, board.vcpus, bool(launch.links), board.accelerator,
             architecture=board.architecture,
+            ram_maximum=board.ram_maximum, vcpus_maximum=board.vcpus_maximum,
         )  # fmt: skip
         return WholeMachine(
             berth.place, self._places, berth.qmp, shape, _facts(parts, host),
@@ -87,6 +88,8 @@ class Wholes:
         shape = qemu.Machine(
             int(saved["ram_bytes"]), int(saved["vcpus"]), bool(saved["network"]),
             architecture=str(saved.get("architecture", architectures.HOST)),
+            ram_maximum=int(saved.get("ram_maximum", 0)),
+            vcpus_maximum=int(saved.get("vcpus_maximum", 0)),
         )  # fmt: skip
         found = WholeMachine(place, self._places, qmp.Qmp(control), shape, dict(saved["facts"]))
         found.places_beside = tuple(saved["places"])
