@@ -19,6 +19,7 @@ from proa.isolation.vm import chain, layers, view
 from proa.isolation.vm.layers import Chain, Layer
 from proa.isolation.vm.machine import Machine
 
+ADDED = "added-*.raw"  # empty disks plugged in while it ran
 _MACHINE_STATE = ("nvram", "tpm")  # of a whole machine, beside its disks
 
 
@@ -71,6 +72,9 @@ def usage(core: Core) -> dict[tuple[int, int], Held]:
             with _gone():
                 for known in layers.load(place).values():
                     _add_chain(found, known, holder)
+        for path in directory.glob(ADDED):
+            with _gone():
+                _add(found, Held(path, "raw", "disk", 0), instance.name)
         if core.isolation(instance.isolation).features.machines and instance.image_id:
             with _gone():
                 _add(found, _image_disk(core, instance), instance.name)
