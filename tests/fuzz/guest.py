@@ -1,7 +1,8 @@
 """Fuzz the frames of a guest: a real monitor behind which the virtual machine says anything.
 
 The first byte of an input chooses what the monitor has been asked before: an image's program in
-the guest, or a QEMU that is itself the main process.  Whatever the guest says, the monitor answers
+the guest, a QEMU that is itself the main process, a guest that shall stand still, a copy that is
+to be adopted.  Whatever the guest says, the monitor answers
 its engine, needs little memory, and ends when it is told to, cleanly (`PROA_NATIVE` names the
 sanitized build in `make sanitize`).
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from tests.fuzz.harness import Target, main
 from tests.native.monitor import (
+    ADOPT,
     BASE,
     DONE,
     ERR,
@@ -35,6 +37,7 @@ from tests.native.monitor import (
     OUTPUT,
     PLACE,
     PLACED,
+    QUIESCE,
     SETUP,
     STARTED,
     STATE,
@@ -51,6 +54,7 @@ from tests.native.monitor import (
 os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")
 
 REQUEST = 2
+PROGRAM, WHOLE, STILL, COPY = (bytes([number]) for number in range(4))
 RESIDENT_MAXIMUM_KIB = 16 << 10
 SANITIZED = "asan" in os.environ.get("PROA_NATIVE", "")
 NUMBER, ENDED = struct.pack("<I", 5), struct.pack("<IIQ", 3, 0, 1)
@@ -60,7 +64,8 @@ ANSWERS = (
     (STARTED, MAIN, NUMBER, 0, 0), (STARTED, 2, NUMBER, 0, 0),
     (OUTPUT, MAIN, b"words\n", 1, 0), (OUTPUT, 2, bytes(9000), 2, 0), (10, 2, NUMBER, 0, 0),
     (STATUS, 2, ENDED, 0, 2), (EXIT, 2, ENDED, 0, 0), (FAILED, 3, FAILURE, 0, EXEC),
-    (EXIT, MAIN, ENDED, 1, 0),
+    (DONE, 0, b"", 0, QUIESCE), (STATUS, MAIN, ENDED, 0, 2), (STATUS, 5, ENDED, 0, 2),
+    (DONE, 0, b"", 0, ADOPT), (EXIT, MAIN, ENDED, 1, 0),
 )  # fmt: skip
 
 
@@ -76,7 +81,11 @@ WORDS = (
     frame(HELLO, 0, b""), frame(OUTPUT, MAIN, bytes(32 << 10), 1), struct.pack("<I", 65536),
     struct.pack("<I", 65537), struct.pack("<I", 0xFFFFFFFF), struct.pack("<I", 0x7FFFFFFF),
 )  # fmt: skip
-SEEDS = [mode + b"".join(TALK[:count]) for mode in (b"\0", b"\1") for count in (1, 4, 7, 10, 12)]
+SEEDS = [
+    mode + b"".join(TALK[first:last])
+    for mode in (PROGRAM, WHOLE, STILL, COPY)
+    for first, last in ((0, 1), (0, 4), (0, 9), (0, 16), (11, 16), (12, 15))
+]
 
 
 def check(data: bytes) -> object:
@@ -85,7 +94,7 @@ def check(data: bytes) -> object:
     with ours, Monitor(channel=theirs) as monitor:
         engine = monitor.connect()
         with contextlib.ExitStack() as clients:
-            _ask(engine, clients, whole=data[:1] == b"\1")
+            _ask(engine, clients, data[:1])
             ours.settimeout(5)
             with contextlib.suppress(OSError):  # the monitor hung up on it
                 ours.sendall(data[1:])
@@ -98,14 +107,17 @@ def check(data: bytes) -> object:
         return frozenset(heard), _error(monitor.directory / "exit")
 
 
-def _ask(engine: Connection, clients: contextlib.ExitStack, *, whole: bool) -> None:
+def _ask(engine: Connection, clients: contextlib.ExitStack, mode: bytes) -> None:
     """What an engine asks at a start, all at once; clients read nothing."""
-    if whole:
+    if mode == COPY:
+        engine.send(ADOPT, 0, flags=WITH_LOG)
+        return
+    if mode == WHOLE:
         engine.send(PLACE, MAIN, plan(NAMESPACES, ("idmap", str(BASE), "65536")), flags=LOCAL)
         engine.expect(PLACED)
     clients.enter_context(engine.attach(IN | OUT | ERR | MUX))
     clients.enter_context(engine.attach(OUT, REQUEST))
-    if whole:
+    if mode == WHOLE:
         engine.send(LAUNCH, MAIN, command("sleep", "1000"), flags=LOCAL)
         engine.expect(STARTED)
     else:
@@ -114,6 +126,8 @@ def _ask(engine: Connection, clients: contextlib.ExitStack, *, whole: bool) -> N
         engine.send(LAUNCH, MAIN, b"plan", flags=WITH_STDIN | WITH_LOG)
     engine.send(EXEC, REQUEST, b"plan", flags=JOIN | WITH_STDIN)
     engine.send(EXEC, REQUEST + 1, b"plan")
+    if mode == STILL:
+        engine.send(QUIESCE, 0)
 
 
 def _answered(engine: Connection, monitor: Monitor) -> set[tuple[int, int]]:
