@@ -145,6 +145,8 @@ ROUTES = (
     Route("DELETE", "/proa/instances/{id}/snapshots", copies.remove),
     Route("GET", "/proa/instances/{id}/snapshot", copies.inspect),
     Route("POST", "/proa/instances/{id}/restore", copies.restore),
+    Route("POST", "/proa/instances/{id}/push-snapshot", copies.push),
+    Route("POST", "/proa/snapshots/pull", copies.pull),
     Route("GET", "/proa/registry/tags", registry.tags),
     Route("GET", "/proa/registry/image", registry.inspect),
     Route("DELETE", "/proa/registry/image", registry.remove),

@@ -9,7 +9,7 @@ from proa.cli.each import each
 from proa.cli.format import Column
 from proa.cli.options import Command, Option, Values
 from proa.client import fastjson
-from proa.client.connection import own_path
+from proa.client.connection import own_path, target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,6 +118,27 @@ def restore(values: Values, arguments: list[str]) -> int:
     return 0
 
 
+def push(values: Values, arguments: list[str]) -> int:
+    """Send a snapshot with memory to a registry."""
+    instance, name, to = arguments
+    made = _with_login(to, own_path(instance, "/push-snapshot"), {"name": name, "to": to})
+    print(made["Digest"])
+    return 0
+
+
+def pull(values: Values, arguments: list[str]) -> int:
+    """A new instance of a snapshot in a registry."""
+    query: dict[str, object] = {"from": arguments[0], "name": getattr(values, "as")}
+    print(_with_login(arguments[0], "/proa/snapshots/pull", query)["Name"])
+    return 0
+
+
+def _with_login(name: str, path: str, query: dict[str, object]) -> Any:
+    from proa.cli.registry import ask
+
+    return ask("POST", target(path, query), name).json()
+
+
 def remove(values: Values, arguments: list[str]) -> int:
     """Remove snapshots."""
     path = own_path(arguments[0], "/snapshots")
@@ -164,6 +185,16 @@ COMMANDS = {
         restore,
         (Option("--as", "text", "NAME", "make a new instance of it, this one stays as it is"),),
         arguments=(2, 2),
+    ),
+    "snapshot-push": Command(
+        "INSTANCE NAME REPOSITORY[:TAG]", "Send a snapshot with memory to a registry",
+        push, arguments=(3, 3),
+    ),
+    "snapshot-pull": Command(
+        "[OPTIONS] REPOSITORY[:TAG]", "Go on from a snapshot in a registry, as a new instance",
+        pull,
+        (Option("--as", "text", "NAME", "the new instance's name"),),
+        arguments=(1, 1),
     ),
     "snapshot-rm": Command(
         "INSTANCE NAME...", "Remove snapshots", remove, arguments=(2, None)

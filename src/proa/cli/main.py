@@ -39,7 +39,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "screen": ("screen", "keys"),
     "duplicate": (
         "fork", "migrate", "suspend", "resume", "snapshot-create", "snapshot-ls",
-        "snapshot-inspect", "snapshot-restore", "snapshot-rm",
+        "snapshot-inspect", "snapshot-restore", "snapshot-rm", "snapshot-push", "snapshot-pull",
     ),
     "volume": (
         "volume-create", "volume-ls", "volume-inspect", "volume-rm", "volume-prune",
@@ -57,6 +57,8 @@ _INSTANCE_VERBS = (
     "pause", "port", "rename", "restart", "rm", "rollback", "run", "start", "stats", "stop", "top",
     "unpause", "update", "wait",
 )  # fmt: skip
+
+_SNAPSHOT_VERBS = ("create", "ls", "inspect", "restore", "rm", "push", "pull")
 
 NOUNS: dict[str, dict[str, str]] = {
     "container": {**{verb: verb for verb in _INSTANCE_VERBS}, "ls": "ps", "ps": "ps", "list": "ps"},
@@ -78,7 +80,7 @@ NOUNS: dict[str, dict[str, str]] = {
         "attach": "volume-attach", "detach": "volume-detach",
     },
     "snapshot": {
-        **{verb: f"snapshot-{verb}" for verb in ("create", "ls", "inspect", "restore", "rm")},
+        **{verb: f"snapshot-{verb}" for verb in _SNAPSHOT_VERBS},
         "list": "snapshot-ls",
     },
     "network": {

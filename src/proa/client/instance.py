@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from proa.client import registry
 from proa.client.connection import Connection, instance_path, own_path, quote, target
 from proa.client.streams import STDERR, Demultiplexer, Plain
 from proa.client.values import Result
@@ -82,6 +83,11 @@ class Instance:
         """Put it back to a snapshot, or make a new instance of one."""
         made = self._own("POST", "/restore", **{"name": name, "as": as_name})
         return Instance(self._client, made["Id"])
+
+    def push_snapshot(self, name: str, to: str) -> str:
+        """Send a snapshot with memory to a repository; its digest there."""
+        with self._client.connect() as connection:
+            return registry.push_snapshot(connection, self.id, name, to)
 
     def remove_snapshot(self, name: str) -> None:
         """Remove a snapshot."""

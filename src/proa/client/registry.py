@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from proa.client import credentials
-from proa.client.connection import Connection, image_path, target
+from proa.client.connection import Connection, image_path, own_path, target
 from proa.client.progress import checked
 from proa.client.values import Progress
 from proa.errors import Corrupt
@@ -44,6 +44,18 @@ def tags(connection: Connection, name: str) -> list[str]:
     url = target("/proa/registry/tags", {"name": name})
     answer = connection.request("GET", url, None, _login(name)).json()
     return list(answer["Tags"])
+
+
+def push_snapshot(connection: Connection, instance: str, name: str, to: str) -> str:
+    """Send a snapshot with memory to a repository; its digest there."""
+    url = target(own_path(instance, "/push-snapshot"), {"name": name, "to": to})
+    return str(connection.request("POST", url, None, _login(to)).json()["Digest"])
+
+
+def pull_snapshot(connection: Connection, source: str, name: str) -> str:
+    """A new instance that goes on from a snapshot in a repository; its id."""
+    url = target("/proa/snapshots/pull", {"from": source, "name": name})
+    return str(connection.request("POST", url, None, _login(source)).json()["Id"])
 
 
 def log_in(connection: Connection, registry: str, user: str, password: str) -> None:

@@ -243,6 +243,11 @@ class Client:
             return Connection(self._path)
         return spawn.connect()
 
+    def pull_snapshot(self, source: str, name: str = "") -> Instance:
+        """A new instance that goes on from a snapshot in a registry."""
+        with self.connect() as connection:
+            return Instance(self, registry.pull_snapshot(connection, source, name))
+
     def call(
         self, method: str, path: str, query: dict[str, object] | None = None, body: object = None
     ) -> Any:

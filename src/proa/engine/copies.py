@@ -11,14 +11,15 @@ from proa.engine.core import Core
 from proa.engine.duplicate import Fork
 from proa.engine.instance import Instance
 from proa.engine.migrate import Migrated
+from proa.engine.registries import Registries
 from proa.engine.snapshots import Snapshot
 
 
 class Copies:
     """One method per thing a client can ask, by an instance's reference."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, core: Core, registries: Registries) -> None:
+        self._core, self._registries = core, registries
 
     def fork(self, reference: str, count: int = 1, prefix: str = "") -> Fork:
         """Copies of a running vm that share its memory and disks until written."""
@@ -59,6 +60,19 @@ class Copies:
     def restore(self, reference: str, name: str, as_name: str = "") -> Instance:
         """Put an instance back, or make a new one of a snapshot."""
         return snapshots.restore(self._core, self._core.get(reference), name, as_name)
+
+    def push(self, reference: str, name: str, to: str, login: str) -> str:
+        """Send a snapshot with memory to a registry; the manifest's digest."""
+        from proa.engine import portable  # not read at an engine's start
+
+        reached = self._registries.reach(to, login)
+        return portable.push(self._core, self._core.get(reference), name, reached)
+
+    def pull(self, source: str, name: str, login: str) -> Instance:
+        """A new instance that goes on from a pushed snapshot."""
+        from proa.engine import portable
+
+        return portable.pull(self._core, self._registries.reach(source, login), name)
 
     def remove(self, reference: str, name: str) -> None:
         """Remove a snapshot."""

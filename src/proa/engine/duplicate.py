@@ -11,15 +11,16 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from proa.engine import admission, lifecycle, links, machines, names
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import PINNED, Instance, Record
-from proa.errors import Conflict, Invalid, Unsupported
+from proa.errors import Conflict, Invalid, ProaError, Unsupported
 from proa.image.rootfs import ImageRootfs
 from proa.isolation.vm import chain, checkpoint, layers, revival
 from proa.isolation.vm.checkpoint import Checkpoint
@@ -27,7 +28,7 @@ from proa.isolation.vm.machine import Machine
 from proa.isolation.vm.plans import Names
 from proa.isolation.vm.whole.running import WholeMachine
 from proa.resources import Launch, Link
-from proa.spec import Port
+from proa.spec import Port, Spec
 
 COPIES_MAXIMUM = 256
 AT_ONCE = 2
@@ -113,7 +114,12 @@ def written_out(machine: Machine) -> Iterator[bool]:
     Blocks are consistent in any case, as after a loss of power.
     """
     if isinstance(machine, WholeMachine):
-        yield False
+        guest, count = machine.guest_agent(), 0
+        with ExitStack() as thaw:
+            if guest is not None:
+                with suppress(ProaError):  # a system that cannot: the snapshot says so
+                    count = thaw.enter_context(guest.frozen())
+            yield count > 0
         return
     agent = machine.place.agent
     checkpoint.quiesce(machine, sync=True)
@@ -192,13 +198,18 @@ def _names(source: Instance, count: int, prefix: str) -> list[str]:
 
 def create(core: Core, source: Instance, name: str) -> Instance:
     """The record of a copy; until it runs it is one that recovery removes."""
-    id = secrets.token_hex(32)
     ports = tuple(Port(p.port, p.protocol, p.host_address, 0) for p in source.spec.ports)
     joined = tuple(replace(item, address="") for item in source.spec.endpoints)
-    spec = replace(source.spec, hostname=id[:12], ports=ports, endpoints=joined)
+    spec = replace(source.spec, ports=ports, endpoints=joined)
+    return make(core, source.image_id, spec, dict(source.record.body), name)
+
+
+def make(core: Core, image_id: str, spec: Spec, body: dict[str, Any], name: str) -> Instance:
+    """A new instance with a hostname of its own, as `create` says."""
+    id = secrets.token_hex(32)
     record = Record(
-        id, name or names.generate(), source.image_id, spec, dict(source.record.body),
-        time.time_ns(), removing=True,
+        id, names.check(name) if name else names.generate(), image_id,
+        replace(spec, hostname=id[:12]), body, time.time_ns(), removing=True,
     )  # fmt: skip
     core.directory(id).mkdir(mode=0o700)
     try:

@@ -81,7 +81,7 @@ class Engine:
         self.events, self.isolations = core.events, core.isolations
         core.images.in_use = self._users_of
         self.registries = Registries(core.images, core.events, self.config.registry)
-        self.copies = Copies(core)
+        self.copies = Copies(core, self.registries)
         self._builder = Builder(core, self.registries)
 
     def recover(self) -> None:

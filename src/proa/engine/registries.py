@@ -64,6 +64,10 @@ class Registries:
         wanted = reference.parse(name)
         return self.at(wanted.registry, logins.for_registry(wanted.registry, login), more), wanted
 
+    def reach(self, name: str, login: str) -> tuple[Registry, Reference]:
+        """The registry of a name, and what the name says there."""
+        return self._for(name, login)
+
     # -- there and back ---------------------------------------------------------------------------
 
     def pull(self, name: str, platform: str, login: str, watch: Watch) -> Image:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from proa.api.answer import Answer, Reply, json_reply
 from proa.api.docker import lookup
+from proa.api.docker.registries import login_of
 from proa.api.request import Request
 
 if TYPE_CHECKING:
@@ -97,6 +98,21 @@ def restore(engine: Engine, request: Request) -> Answer:
     found = lookup.instance(engine, request)
     made = engine.copies.restore(found.id, request.text("name"), request.text("as"))
     return json_reply({"Id": made.id, "Name": made.name, "Status": made.state})
+
+
+def push(engine: Engine, request: Request) -> Answer:
+    """POST …/push-snapshot?name=NAME&to=REPOSITORY: send it to a registry."""
+    found = lookup.instance(engine, request)
+    login = login_of(request)
+    digest = engine.copies.push(found.id, request.text("name"), request.text("to"), login)
+    return json_reply({"Digest": digest}, 201)
+
+
+def pull(engine: Engine, request: Request) -> Answer:
+    """POST /proa/snapshots/pull?from=REPOSITORY&name=NAME: a new instance of a pushed one."""
+    login = login_of(request)
+    made = engine.copies.pull(request.text("from"), request.text("name"), login)
+    return json_reply({"Id": made.id, "Name": made.name, "Status": made.state}, 201)
 
 
 def remove(engine: Engine, request: Request) -> Answer:
