@@ -27,6 +27,9 @@ INTERFACES = 32  # of one instance
 
 _refreshing: set[tuple[int, str]] = set()
 _lock = threading.Lock()
+_telling = threading.Lock()  # one network at a time is told
+SETTLE_SECONDS = 0.05
+MEMBER_SECONDS = 0.002
 
 
 def endpoints(spec: Spec) -> tuple[Endpoint, ...]:
@@ -251,16 +254,17 @@ def _running(instance: Instance) -> Running:
 
 
 def hosts(core: Core, instance: Instance) -> str:
-    """Lines of /etc/hosts for the others in its networks, by name, alias and short id."""
+    """Lines of /etc/hosts for all in its networks, by name, alias and short id."""
+    networks = [name for name in instance.record.interfaces if name != BRIDGE]
+    return "".join(_lines(core, name) for name in networks)
+
+
+def _lines(core: Core, network: str) -> str:
     lines = []
-    for network in instance.record.interfaces:
-        if network == BRIDGE:
-            continue
-        with suppress(NotFound):
-            for other_id, address in sorted(service(core, network).members().items()):
-                with suppress(NotFound):
-                    names = _names(core.get(other_id), network)
-                    lines.append(f"{address}\t{' '.join(names)}\n")
+    with suppress(NotFound):
+        for member, address in sorted(service(core, network).members().items()):
+            with suppress(NotFound):
+                lines.append(f"{address}\t{' '.join(_names(core.get(member), network))}\n")
     return "".join(lines)
 
 
@@ -270,30 +274,41 @@ def _names(instance: Instance, network: str) -> list[str]:
 
 
 def changed(core: Core, networks: tuple[str, ...]) -> None:
-    """Tell the members of these networks, in the background, who is in them now."""
+    """Tell the members of these networks, in a moment, who is in them now.
+
+    The more members, the longer the moment: many that come together are told of together.
+    """
     for network in networks:
         key = (id(core), network)
         with _lock:
             if network == BRIDGE or key in _refreshing:
                 continue
             _refreshing.add(key)
-        core.later(partial(_refresh, core, network))
+        with suppress(NotFound):
+            wait = SETTLE_SECONDS + MEMBER_SECONDS * len(service(core, network).members())
+            timer = threading.Timer(wait, partial(core.later, partial(_refresh, core, network)))
+            timer.daemon = True
+            timer.start()
+            continue
+        with _lock:
+            _refreshing.discard(key)
 
 
 def _refresh(core: Core, network: str) -> None:
     with _lock:
         _refreshing.discard((id(core), network))
-    try:
-        members = service(core, network).members()
-    except NotFound:
-        return
-    for member in members:
-        with suppress(ProaError):
-            write_hosts(core, core.get(member))
+    with _telling, suppress(NotFound):
+        lines: dict[str, str] = {}
+        for member in service(core, network).members():
+            with suppress(ProaError):
+                write_hosts(core, core.get(member), lines)
 
 
-def write_hosts(core: Core, instance: Instance) -> None:
-    """Bring the /etc/hosts of a running instance up to date, unless its owner has mounted one."""
+def write_hosts(core: Core, instance: Instance, lines: dict[str, str] | None = None) -> None:
+    """Bring the /etc/hosts of a running instance up to date, unless its owner has mounted one.
+
+    `lines` keeps what was found of networks, for the next instance.
+    """
     from proa.engine.lifecycle import core_files  # which needs this module
 
     spec = instance.spec
@@ -303,7 +318,12 @@ def write_hosts(core: Core, instance: Instance) -> None:
         if instance.state != states.RUNNING or instance.running is None:
             return
         links = tuple(present(core, instance).values())
-        content = core_files(core, spec, links).hosts + hosts(core, instance)
+        known = {} if lines is None else lines
+        for network in instance.record.interfaces:
+            if network != BRIDGE and network not in known:
+                known[network] = _lines(core, network)
+        told = "".join(known.get(network, "") for network in instance.record.interfaces)
+        content = core_files(core, spec, links).hosts + told
         if content == instance.hosts:
             return
         steps = (plan.Cover(HOSTS, "0644", content),)
