@@ -99,7 +99,7 @@ def told(instance: Instance) -> int:
 
 @pytest.mark.parametrize(
     ("cache", "overlays"),
-    [("writeback", 0), ("writeback", 2), ("none", 1), ("writethrough", 0), ("writethrough", 1)],
+    [("writeback", 0), ("writeback", 2), ("none", 1), ("writethrough", 1)],
 )
 def test_what_a_guest_synced_is_there_after_qemu_was_killed(
     running: EngineProcess, vms: Place, cache: str, overlays: int
@@ -184,7 +184,7 @@ def test_a_flattening_that_is_killed_loses_nothing(running: EngineProcess, vms: 
     made = vms.create("busy", *IDLE)
     put_overlays(running, vms, made, 1)
     made.start()
-    made.exec("sh", "-c", "dd if=/dev/urandom of=/data bs=1M count=96 2> /dev/null; sync")
+    made.exec("sh", "-c", "dd if=/dev/urandom of=/data bs=1M count=40 2> /dev/null; sync")
     expected = checksum(made)
     made.stop()
     layers.grow(directory(running, made))
@@ -274,11 +274,25 @@ def test_snapshots_that_are_killed_lose_nothing(running: EngineProcess, vms: Pla
         before = told_in(running, made)
         running.start()
         eventually(partial(goes_on, made, before), 20)
-    os.kill(qemu(running, made), signal.SIGKILL)
+    process = qemu(running, made)
+    assert writable(process) == {layers.load(directory(running, made))["disk"].top.path}
+    os.kill(process, signal.SIGKILL)
     made.wait()
     last = told(made)
     made.start().wait()
     assert int(made.logs().stdout.split()[-1]) >= last
+
+
+def writable(process: int) -> set[Path]:
+    """Files of instances that a process can write."""
+    found: set[Path] = set()
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        facts = (link.parent.parent / "fdinfo" / link.name).read_text().splitlines()
+        flags = next(int(line.split()[1], 8) for line in facts if line.startswith("flags"))
+        path = Path(os.readlink(link))
+        if flags & os.O_ACCMODE != os.O_RDONLY and "instances" in path.parts:
+            found.add(path)
+    return found
 
 
 def goes_on(instance: Instance, before: int) -> bool:

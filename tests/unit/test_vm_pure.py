@@ -266,7 +266,9 @@ def test_an_unknown_cache_mode_is_refused() -> None:
 def test_a_chain_is_one_graph_that_names_every_node_below() -> None:
     opened = Opened((9, 8, 7), ("qcow2", "qcow2", "raw"), (4, 2, 0))
     words = blocks.arguments("disk", opened, blocks.CACHES["none"])
-    assert words[:6] == ("-add-fd", "fd=9,set=9", "-add-fd", "fd=8,set=8", "-add-fd", "fd=7,set=7")
+    below = ",opaque=read-only"
+    sets = ("fd=9,set=9", f"fd=8,set=8{below}", f"fd=7,set=7{below}")
+    assert words[:6] == tuple(word for item in sets for word in ("-add-fd", item))
     top = json.loads(words[-1])
     middle, bottom = top["backing"], top["backing"]["backing"]
     assert [node["node-name"] for node in (top, middle, bottom)] == ["disk.4", "disk.2", "disk.0"]

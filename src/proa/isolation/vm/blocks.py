@@ -32,6 +32,7 @@ CACHES = {
 }
 DEFAULT_CACHE = "writeback"
 WRITEBACK = CACHES[DEFAULT_CACHE]
+READONLY = "read-only"  # how descriptors that cannot write are marked in QEMU's sets
 
 
 def cache(mode: str) -> Cache:
@@ -46,7 +47,11 @@ def cache(mode: str) -> Cache:
 
 def arguments(name: str, opened: Opened, how: Cache) -> tuple[str, ...]:
     """The descriptors and the graph of one disk; the device follows: `drive=` is `node`'s."""
-    sets = [("-add-fd", f"fd={number},set={number}") for number in opened.descriptors]
+    marks = ("", *(f",opaque={READONLY}" for _ in opened.descriptors[1:]))
+    sets = [
+        ("-add-fd", f"fd={number},set={number}{mark}")
+        for number, mark in zip(opened.descriptors, marks, strict=True)
+    ]
     nodes = json.dumps(graph(name, opened, opened.descriptors, how), separators=(",", ":"))
     return (*(word for pair in sets for word in pair), "-blockdev", nodes)
 

@@ -19,7 +19,6 @@ from proa.isolation.vm.layers import Chain, Chains, Layer
 from proa.isolation.vm.machine import Machine
 
 _NODE = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,15})\.(\d{1,9})")
-_READONLY = "read-only"
 STOPPED = "stopped"  # a file in the instance's directory while the engine keeps its vm stopped
 FLATTENING = "-flatten"
 _POLL_SECONDS = (0.01, 0.5)
@@ -196,6 +195,10 @@ def recovered(machine: Machine, directory: Path) -> None:
             with suppress(ProaError):
                 control.execute("job-dismiss", {"id": job["id"]})
     _tidy(control, directory)
+    for name, chain in agree(control, directory).items():
+        for layer in chain.layers[1:]:
+            with suppress(ProaError):  # of an engine before these names
+                _drop_writable(control, name, layer)
 
 
 def _tidy(control: qmp.Qmp, directory: Path) -> None:
@@ -236,7 +239,7 @@ def _add(control: qmp.Qmp, name: str, top: Layer, how: Cache) -> None:
 
 def add_descriptor(control: qmp.Qmp, descriptor: int, *, into: int = -1) -> int:
     """Give QEMU a descriptor: in a new set, or for reading only in that of `into`; its number."""
-    wanted = {"fdset-id": into, "opaque": _READONLY} if into >= 0 else {}
+    wanted = {"fdset-id": into, "opaque": blocks.READONLY} if into >= 0 else {}
     return int(control.execute("add-fd", wanted, descriptor=descriptor)["fdset-id"])
 
 
@@ -256,7 +259,7 @@ def _drop_writable(control: qmp.Qmp, name: str, layer: Layer) -> None:
         if item["fdset-id"] != number:
             continue
         for known in item["fds"]:
-            if known.get("opaque") != _READONLY:
+            if known.get("opaque") != blocks.READONLY:
                 control.execute("remove-fd", {"fdset-id": number, "fd": known["fd"]})
 
 
