@@ -15,7 +15,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import builds, density, diskio, first, loads, machines, peers, pulls, rows, shares
+from benchmarks import (
+    builds,
+    copies,
+    density,
+    diskio,
+    first,
+    loads,
+    machines,
+    peers,
+    pulls,
+    rows,
+    shares,
+)
 from benchmarks.measure import Row, play, summary
 from tests.support.engine import engine
 from tests.support.images import busy_image, busy_layer
@@ -28,6 +40,7 @@ IMAGE_ROWS = (builds, loads, pulls, shares, machines)
 LIMITS: dict[str, float] = {
     "proa monitor": 300,
     "qemu, unused (private)": 20 * 1024,
+    **copies.LIMITS,
     **density.LIMITS,
     **first.LIMITS,
 }
@@ -192,6 +205,10 @@ def main() -> int:
                 for row in diskio.rows(Path(folder)):
                     played.append(row)
                     print("\n".join(report(row)), flush=True)
+        if not wanted or wanted & copies.KEYS:
+            for row in copies.rows(found.vms["clone"]):
+                played.append(row)
+                print("\n".join(report(row)), flush=True)
         if not wanted or wanted & density.KEYS:
             for row in density.rows(found.vms["clone"]):
                 played.append(row)
