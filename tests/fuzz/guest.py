@@ -10,9 +10,13 @@ sanitized build in `make sanitize`).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import struct
+import sys
+import termios
+import time
 from pathlib import Path
 
 from tests.fuzz.harness import Target, main
@@ -56,15 +60,17 @@ os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")
 REQUEST = 2
 PROGRAM, WHOLE, STILL, COPY = (bytes([number]) for number in range(4))
 RESIDENT_MAXIMUM_KIB = 16 << 10
+STUCK_SECONDS = 0.2
 SANITIZED = "asan" in os.environ.get("PROA_NATIVE", "")
 NUMBER, ENDED = struct.pack("<I", 5), struct.pack("<IIQ", 3, 0, 1)
+LISTED = struct.pack("<IIIQ", 100, 0, 0, 0)
 FAILURE = struct.pack("<II", 0, 2) + b"exec\0/x\0"
 ANSWERS = (
     (HELLO, 0, b"proa 1", 0, 0), (DONE, 0, b"", 0, SETUP), (PLACED, MAIN, NUMBER, 0, 0),
     (STARTED, MAIN, NUMBER, 0, 0), (STARTED, 2, NUMBER, 0, 0),
     (OUTPUT, MAIN, b"words\n", 1, 0), (OUTPUT, 2, bytes(9000), 2, 0), (10, 2, NUMBER, 0, 0),
     (STATUS, 2, ENDED, 0, 2), (EXIT, 2, ENDED, 0, 0), (FAILED, 3, FAILURE, 0, EXEC),
-    (DONE, 0, b"", 0, QUIESCE), (STATUS, MAIN, ENDED, 0, 2), (STATUS, 5, ENDED, 0, 2),
+    (DONE, 0, b"", 0, QUIESCE), (STATUS, MAIN, LISTED, 0, 2), (STATUS, 5, LISTED, 0, 2),
     (DONE, 0, b"", 0, ADOPT), (EXIT, MAIN, ENDED, 1, 0),
 )  # fmt: skip
 
@@ -98,6 +104,7 @@ def check(data: bytes) -> object:
             ours.settimeout(5)
             with contextlib.suppress(OSError):  # the monitor hung up on it
                 ours.sendall(data[1:])
+                _read_up(ours)
             heard = _answered(engine, monitor)
             resident = _resident_kib(monitor.process.pid)
             assert SANITIZED or resident < RESIDENT_MAXIMUM_KIB, f"{resident} KiB"
@@ -130,14 +137,29 @@ def _ask(engine: Connection, clients: contextlib.ExitStack, mode: bytes) -> None
         engine.send(QUIESCE, 0)
 
 
-def _answered(engine: Connection, monitor: Monitor) -> set[tuple[int, int]]:
+def _read_up(channel: socket.socket) -> None:
+    """Until the monitor has read all of it, or reads no more."""
+    end, left = time.monotonic() + STUCK_SECONDS, -1
+    while time.monotonic() < end:
+        waiting = bytearray(4)
+        fcntl.ioctl(channel, termios.TIOCOUTQ, waiting)
+        now = int.from_bytes(waiting, sys.byteorder)
+        if now == 0:
+            return
+        if now != left:
+            end, left = time.monotonic() + STUCK_SECONDS, now
+        time.sleep(0.0005)
+
+
+def _answered(engine: Connection, monitor: Monitor) -> set[tuple[int, int, int]]:
     """Everything the engine hears until it knows that the guest's words were read."""
-    heard: set[tuple[int, int]] = set()
-    with contextlib.suppress(EOFError, OSError):
+    heard: set[tuple[int, int, int]] = set()
+    with contextlib.suppress(OSError):
         engine.send(STATE, 0)
+    with contextlib.suppress(EOFError, OSError):
         while True:
             got = engine.receive()
-            heard.add((got.type, min(got.id, 9)))
+            heard.add((got.type, min(got.id, 9), got.argument))
             if (got.type, got.argument) == (DONE, STATE):
                 break
     return heard
