@@ -59,7 +59,11 @@ class Machine(Instance):
     """The machine, and the engine it runs in."""
 
     engine: EngineProcess
-    port: int
+
+    @property
+    def port(self) -> int:
+        """Where its web server is published now."""
+        return int(self.inspect()["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"])
 
     def shell(self, script: str) -> str:
         """What a shell in there prints; it must succeed."""
@@ -150,8 +154,7 @@ def boot(engine: EngineProcess, work: Path) -> Machine:
     done = _proa(engine, *words)
     assert done.returncode == 0, done.stderr
     identity = done.stdout.strip()
-    port = _proa(engine, "port", "monolith", "80").stdout.strip().rpartition(":")[2]
-    machine = Machine(engine.api, identity, engine, int(port))
+    machine = Machine(engine.api, identity, engine)
     machine.await_up()
     return machine
 
