@@ -101,11 +101,12 @@ def check(data: bytes) -> object:
         engine = monitor.connect()
         with contextlib.ExitStack() as clients:
             _ask(engine, clients, data[:1])
+            _heard(engine)  # so that everything is asked before anything is said
             ours.settimeout(5)
             with contextlib.suppress(OSError):  # the monitor hung up on it
                 ours.sendall(data[1:])
                 _read_up(ours)
-            heard = _answered(engine, monitor)
+            heard = _heard(engine)
             resident = _resident_kib(monitor.process.pid)
             assert SANITIZED or resident < RESIDENT_MAXIMUM_KIB, f"{resident} KiB"
             with contextlib.suppress(OSError):
@@ -151,8 +152,8 @@ def _read_up(channel: socket.socket) -> None:
         time.sleep(0.0005)
 
 
-def _answered(engine: Connection, monitor: Monitor) -> set[tuple[int, int, int]]:
-    """Everything the engine hears until it knows that the guest's words were read."""
+def _heard(engine: Connection) -> set[tuple[int, int, int]]:
+    """Everything the engine hears up to the answer of a last question."""
     heard: set[tuple[int, int, int]] = set()
     with contextlib.suppress(OSError):
         engine.send(STATE, 0)
