@@ -83,6 +83,13 @@ def lifted(kind: int) -> Callable[[], object]:
     return lambda: resource.setrlimit(kind, (hard + 1, hard + 1))
 
 
+def fill() -> None:
+    """More than the directories of shares need."""
+    with open("/shares/filler", "wb", buffering=0) as file:
+        for _ in range(1024):
+            file.write(bytes(1024))
+
+
 def threaded() -> None:
     """What QEMU does need."""
     thread = threading.Thread(target=lambda: None)
@@ -118,6 +125,7 @@ def attempts(host: dict[str, list[str]]) -> dict[str, Callable[[], object]]:
         "dup to the program": lambda: os.dup2(0, hard),
         "limit nofile": lifted(resource.RLIMIT_NOFILE),
         "abstract socket": connected("\0proa-test"),
+        "fill shares": fill,
         "make directory": lambda: os.mkdir("/tmp/x"),
         "make link": lambda: os.symlink("x", "/dev/shm/x"),
         "make node": lambda: os.mknod("/dev/sda", 0o60600, os.makedev(8, 0)),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from proa import capabilities
 from proa.host import features
 from proa.isolation.vm import confinement
 from tests.conftest import need
@@ -49,7 +50,7 @@ def host(yard: hulls.Yard) -> Iterator[dict[str, list[str]]]:
                      str(yard.root), "/usr/lib", "/dev/shm"],
             "write": ["/x", "/tmp/x", "/dev/shm/x", "/dev/mqueue/x", "/run/x", "/usr/lib/x",
                       "/usr/bin/qemu-system-x86_64", "/etc/ld.so.cache", "/proc/self/oom_score_adj",
-                      "/proc/sys/kernel/core_pattern", "/sys/fs/cgroup/cgroup.procs", "/shares/x"],
+                      "/proc/sys/kernel/core_pattern", "/sys/fs/cgroup/cgroup.procs"],
             "connect": ["/run/proa/proa.sock", "/var/run/docker.sock", "/run/dbus/socket",
                         str(yard.places.socket_path(place.name))],
             "kill": [str(place.pid), str(os.getpid()), str(os.getppid())],
@@ -118,6 +119,7 @@ def test_what_is_there_but_not_its_own_is_refused(answers: Answers) -> None:
 def test_nothing_can_be_written_anywhere(answers: Answers, host: dict[str, list[str]]) -> None:
     for path in host["write"]:
         assert answers[f"write {path}"] in ("EACCES", "EROFS", "ENOENT", "EPERM"), path
+    assert answers["fill shares"] == "ENOSPC"
     for name in ("make directory", "make link", "make node"):
         assert answers[name] in ("EACCES", "EPERM", "EROFS"), name
 
@@ -137,16 +139,18 @@ def test_nobody_else_can_be_reached(answers: Answers, host: dict[str, list[str]]
     assert answers["ptrace attach"] == "EPERM"
 
 
-def test_it_has_no_privilege(answers: Answers) -> None:
+def test_it_has_no_privilege_but_to_serve_files(answers: Answers) -> None:
     status = dict(line.split(":\t", 1) for line in answers["status"].splitlines() if ":\t" in line)
-    assert all(int(status[f"Cap{kind}"], 16) == 0 for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb"))
+    allowed = capabilities.mask(add=confinement.SHARE_CAPABILITIES, drop=("ALL",))
+    assert all(int(status[f"Cap{kind}"], 16) & ~allowed == 0 for kind in ("Prm", "Eff", "Bnd"))
+    assert int(status["CapInh"], 16) == int(status["CapAmb"], 16) == 0
     assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
 
 
 def test_its_system_is_read_only(answers: Answers) -> None:
     rows = [line.split() for line in answers["mounts"].splitlines()]
     written = {row[4] for row in rows if "rw" in row[5].split(",")}
-    assert all(path.startswith(("/dev", "/proc")) for path in written), written
+    assert all(path.startswith(("/dev", "/proc", "/shares")) for path in written), written
 
 
 def test_the_host_says_what_it_has() -> None:

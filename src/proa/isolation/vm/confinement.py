@@ -1,4 +1,4 @@
-"""How QEMU is confined beside its namespaces: no capability, few system calls, few files.
+"""How QEMU is confined beside its namespaces: few capabilities, system calls and files.
 
 Everything a machine may touch is a descriptor it is born with or is sent later.  What is left to a
 path is QEMU's own: its program, libraries, firmware and, when there are shares, those.

@@ -31,6 +31,7 @@ from proa.resources import Share
 
 SYSTEM_DIRECTORIES = ("usr", "lib", "lib64", "bin")
 LOADER_CACHE = "etc/ld.so.cache"
+ROOTS = "mode=0755,size=64k,nr_inodes=1k"  # room for the directories shares are attached to
 KVM = "/dev/kvm"
 QEMU_LOG = "qemu.log"  # written by the monitor
 WORDS_MAXIMUM = 400
@@ -206,7 +207,7 @@ def root_steps(
         device = mounts.open_tree(KVM)
         steps.append(plan.Attach(add(device), KVM))
         mounts.set_attributes(device, idmap_fd=idmap)
-    steps.append(plan.MountFs("tmpfs", "shares", qemu.SHARES_PATH, "nosuid,nodev"))
+    steps.append(plan.MountFs("tmpfs", "shares", qemu.SHARES_PATH, "nosuid,nodev", ROOTS))
     for number, share in enumerate(shares):
         path = f"{qemu.SHARES_PATH}/{number}"
         steps.append(plan.Attach(add(share_mount(share, idmap)), path))
