@@ -103,7 +103,7 @@ const struct verb verbs[] = {
 	{ "ns", 1, -1, verb_misplaced },
 	{ "oom", 1, 1, verb_oom },
 	{ "pin", 1, 1, verb_pin },
-	{ "readonly", 1, 1, verb_readonly },
+	{ "readonly", 2, 2, verb_readonly },
 	{ "rlimit", 3, 3, verb_rlimit },
 	{ "root", 2, 2, verb_root },
 	{ "route", 1, 1, verb_route },

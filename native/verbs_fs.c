@@ -176,9 +176,10 @@ VERB(mask)
 					   MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "nr_blocks=1"));
 }
 
-static int set_readonly(int tree)
+static int set_readonly(int tree, bool undo)
 {
-	struct mount_attr attributes = { .attr_set = MOUNT_ATTR_RDONLY };
+	struct mount_attr attributes = { .attr_set = undo ? 0 : MOUNT_ATTR_RDONLY,
+	                                 .attr_clr = undo ? MOUNT_ATTR_RDONLY : 0 };
 	return mount_setattr(tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
 }
 
@@ -190,11 +191,11 @@ VERB(readonly)
 	if (target < 0)
 		return errno == ENOENT ? 0 : -1;
 	if (is_mount(target))
-		return close_with(target, set_readonly(target));
+		return close_with(target, set_readonly(target, *argv[1]));
 	int tree = mount_clone(target, AT_RECURSIVE);
 	if (tree < 0)
 		return close_with(target, -1);
-	int result = set_readonly(tree);
+	int result = set_readonly(tree, *argv[1]);
 	if (result == 0)
 		result = mount_move(tree, target);
 	close_with(target, 0);

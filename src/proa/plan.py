@@ -183,10 +183,12 @@ class ReadOnly(Step):
     """Make a path read-only; a missing path is skipped.
 
     A mount is changed alone: what is mounted below stays as it is.  Else the path is bound first.
+    With `undo` it can be written again.
     """
 
     verb: ClassVar[str] = "readonly"
     path: str
+    undo: str = ""
 
 
 # -- identity and network ---------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_what_is_there_but_not_its_own_is_refused(answers: Answers) -> None:
 def test_nothing_can_be_written_anywhere(answers: Answers, host: dict[str, list[str]]) -> None:
     for path in host["write"]:
         assert answers[f"write {path}"] in ("EACCES", "EROFS", "ENOENT", "EPERM"), path
-    assert answers["fill shares"] == "ENOSPC"
+    assert answers["fill shares"] in ("ENOSPC", "EROFS")
     for name in ("make directory", "make link", "make node"):
         assert answers[name] in ("EACCES", "EPERM", "EROFS"), name
 

@@ -211,6 +211,7 @@ def root_steps(
     for number, share in enumerate(shares):
         path = f"{qemu.SHARES_PATH}/{number}"
         steps.append(plan.Attach(add(share_mount(share, idmap)), path))
+    steps.append(plan.ReadOnly(qemu.SHARES_PATH))
     steps.append(plan.Inherit(tuple(f"fd:{number}" for number in range(sent))))
     return tuple(steps), trees
 

@@ -74,7 +74,8 @@ def plug_share(machine: Machine, share: Share) -> None:
     number = machine.shares_made
     target = f"{qemu.SHARES_PATH}/{number}"
     try:
-        later.run_by(agent, (plan.Attach("fd:0", target),), flags, (tree,))
+        steps = (*_room(target, share), plan.Attach("fd:0", target))
+        later.run_by(agent, steps, flags, (tree,))
     finally:
         os.close(tree)
     first = () if number else _folder()
@@ -98,6 +99,12 @@ def unplug_share(machine: Machine, share: Share) -> None:
     agent, flags, idmap = _server(machine)
     os.close(idmap)
     later.run_by(agent, (plan.Detach(f"{qemu.SHARES_PATH}/{number}"),), flags)
+
+
+def _room(target: str, share: Share) -> tuple[plan.Step, ...]:
+    """A mount point in the folder that is served, which nobody there can write to otherwise."""
+    point = plan.Write(target, "0644", "") if share.source.is_file() else plan.Directory(target)
+    return (plan.ReadOnly(qemu.SHARES_PATH, "undo"), point, plan.ReadOnly(qemu.SHARES_PATH))
 
 
 def _folder() -> tuple[plan.Step, ...]:
