@@ -41,6 +41,7 @@ def rows(field_: Field, folder: Path) -> Iterator[list[Row]]:
 
 def _machine(field_: Field, disk: Path) -> Instance:
     body = {
+        "Tty": True,  # so that the console comes as it is
         "HostConfig": {"Isolation": "vm", "Memory": RAM_MIB << 20},
         "Proa": {"Disk": str(disk), "CloudInit": "none"},
     }
