@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from proa import errors
+from proa.cli import main
 from proa.client import Client, faults
 from tests.unit.canned_http import CannedEngine, Reply, Seen
 
@@ -242,3 +243,20 @@ def test_the_sdk_runs_and_removes(responder: Responder) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (3, b"o", b"e")
     assert canned.seen[0].json["HostConfig"]["Isolation"] == "vm"
     assert canned.targets()[-1].startswith("DELETE")
+
+
+@pytest.mark.parametrize("noun", sorted(main.NOUNS))
+def test_a_noun_tells_its_commands(noun: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([noun, "--help"]) == 0
+    shown = capsys.readouterr().out
+    listed = {line.split()[0] for line in shown.splitlines()[2:]}
+    assert listed == set(main.NOUNS[noun])
+
+
+def test_every_command_is_in_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for names in main.MODULES.values():
+        for name in names:
+            noun, _, verb = name.partition("-")
+            assert f"  {name} " in shown or f"  {noun} {verb} " in shown

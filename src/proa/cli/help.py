@@ -6,7 +6,12 @@ from importlib import import_module
 
 from proa.cli.options import Command, Option
 
-WIDTH = 100
+TITLES = {
+    "usage": "Disk use", "ssh": "Machines", "console": "Machines", "screen": "Machines",
+    "chains": "Disks of vms", "disks": "Images and disks", "packages": "Build", "sbom": "Image",
+    "duplicate": "Copies", "volume": "Volumes", "network": "Networks", "image": "Image",
+}  # fmt: skip
+Nouns = dict[str, dict[str, str]]
 
 
 def command_help(name: str, command: Command) -> str:
@@ -34,20 +39,23 @@ def _row(option: Option) -> str:
     return f"{left}{gap}{option.help}{note}"
 
 
-def overview(modules: dict[str, tuple[str, ...]], nouns: dict[str, dict[str, str]]) -> str:
+def overview(modules: dict[str, tuple[str, ...]], nouns: Nouns) -> str:
     """What `proa --help` prints: every command with its summary."""
     lines = [
         "Usage: proa COMMAND [OPTIONS] [ARGUMENTS]",
         "",
         "Run one image either as a container or as a virtual machine.",
     ]
+    groups: dict[str, list[str]] = {}
     for module, names in modules.items():
         table: dict[str, Command] = import_module(f"proa.cli.{module}").COMMANDS
-        lines += ["", f"{module.capitalize()}:"]
-        lines += [f"  {name:<16}{table[name].summary}" for name in names]
-    lines += ["", "Also, as with docker:"]
-    lines += [f"  {noun:<16}{', '.join(sorted(verbs))}" for noun, verbs in nouns.items()]
+        rows = groups.setdefault(TITLES.get(module, module.capitalize()), [])
+        rows += [_line(_said(name, nouns), table[name]) for name in names]
+    for title, rows in groups.items():
+        lines += ["", f"{title}:", *rows]
     lines += [
+        "",
+        f"Nouns, as with docker: {', '.join(nouns)}; `proa NOUN --help` lists what they do.",
         "",
         "Options:",
         "  -H, --host unix://PATH   the engine's socket (or PROA_HOST)",
@@ -56,3 +64,23 @@ def overview(modules: dict[str, tuple[str, ...]], nouns: dict[str, dict[str, str
         "`proa COMMAND --help` tells more about a command.",
     ]
     return "\n".join(lines)
+
+
+def noun_help(noun: str, rows: list[tuple[str, Command]]) -> str:
+    """What `proa NOUN --help` prints."""
+    lines = [f"Usage: proa {noun} COMMAND [OPTIONS] [ARGUMENTS]", ""]
+    return "\n".join(lines + [_line(verb, command) for verb, command in sorted(rows, key=_verb)])
+
+
+def _verb(row: tuple[str, Command]) -> str:
+    return row[0]
+
+
+def _line(name: str, command: Command) -> str:
+    return f"  {name:<20} {command.summary}"
+
+
+def _said(name: str, nouns: Nouns) -> str:
+    """A command as people write it: `snapshot create`, where that is what it stands for."""
+    noun, _, verb = name.partition("-")
+    return f"{noun} {verb}" if nouns.get(noun, {}).get(verb) == name else name

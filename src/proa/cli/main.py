@@ -129,6 +129,8 @@ def _resolve(words: list[str]) -> tuple[str, list[str]]:
     verbs = NOUNS.get(name)
     if verbs is None:
         return name, rest
+    if rest and rest[0] in ("-h", "--help"):
+        return "help", [name]
     if not rest or rest[0] not in verbs:
         got = f"'{rest[0]}' is not a command of '{name}'" if rest else f"'{name}' needs a command"
         raise Invalid(got, hint=f"one of: {', '.join(sorted(verbs))}")
@@ -139,6 +141,10 @@ def _resolve(words: list[str]) -> tuple[str, list[str]]:
 def _help(words: list[str]) -> int:
     from proa.cli import help as texts
 
+    if len(words) == 1 and words[0] in NOUNS:
+        found = ((verb, _load(plain.split()[0])) for verb, plain in NOUNS[words[0]].items())
+        print(texts.noun_help(words[0], [(verb, row) for verb, row in found if row]))
+        return 0
     if words:
         return dispatch([*words, "--help"])
     print(texts.overview(MODULES, NOUNS))
