@@ -257,7 +257,11 @@ def _overlay(directory: Path, chains: Chains, size_bytes: int) -> Layer:
 def raw(directory: Path, chains: Chains, size_bytes: int) -> Layer:
     """A new raw file among those of a directory with these chains: all zeros, and no room taken."""
     (directory / DIRECTORY).mkdir(mode=0o700, exist_ok=True)
-    path = directory / DIRECTORY / str(_free(directory, chains))
+    return zeros(directory / DIRECTORY / str(_free(directory, chains)), size_bytes)
+
+
+def zeros(path: Path, size_bytes: int) -> Layer:
+    """A new raw file of zeros, which take no room."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from proa.errors import HostError, Invalid
+from proa.errors import Invalid
 from proa.isolation.vm import layers, qcow2
 from proa.isolation.vm.layers import Chain, Layer
 from proa.isolation.vm.whole.arguments import DISK
@@ -26,7 +26,7 @@ def prepare(directory: Path, base: Path | None, format: str, wanted_bytes: int) 
         return chains[DISK]
     layers.sweep(directory)
     if base is None:
-        return _empty(directory, wanted_bytes or EMPTY_DISK_BYTES)
+        return Chain((layers.zeros(directory / layers.FIRST, wanted_bytes or EMPTY_DISK_BYTES),))
     below = layers.base(base, format)
     least = -(-layers.virtual_bytes(below) // SECTOR) * SECTOR
     if wanted_bytes and wanted_bytes < least:
@@ -35,19 +35,6 @@ def prepare(directory: Path, base: Path | None, format: str, wanted_bytes: int) 
             hint=f"it needs {least} bytes; a disk only grows",
         )
     return layers.over(directory, DISK, below, wanted_bytes or least)
-
-
-def _empty(directory: Path, size_bytes: int) -> Chain:
-    path = directory / layers.FIRST
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, size_bytes)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise HostError(f"cannot make the disk '{path}': {error.strerror}") from error
-    return Chain((Layer(path, "raw"),))
 
 
 def boots_by(disk: Chain) -> str:
