@@ -131,9 +131,10 @@ def test_another_engine_goes_on_with_it(machine: Machine) -> None:
 
 def test_without_an_agent_there_is_a_reason_and_a_hint(machine: Machine) -> None:
     """Both agents stop, QEMU's first, for it would bring ours; a timer starts them again."""
-    machine.shell("systemd-run -q --on-active=60 systemctl start qemu-guest-agent proa-agent")
     machine.shell("systemctl stop qemu-guest-agent")
-    machine.exec("systemctl", "--no-block", "stop", "proa-agent")
+    start = "systemctl start qemu-guest-agent proa-agent"
+    timer = f"systemd-run -q --on-active=40 {start}"
+    machine.exec("sh", "-c", f"{timer}; systemctl --no-block stop proa-agent")
 
     def said() -> bool:
         done = monolith.ran(machine.engine, "exec", "monolith", "true")
