@@ -16,7 +16,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "proa"
 
-VOCABULARY = frozenset({"errors", "spec", "resources", "plan", "compile", "capabilities", "printable"})
+VOCABULARY = frozenset(
+    {"errors", "spec", "resources", "plan", "compile", "capabilities", "printable"}
+)
 HOST = VOCABULARY | {"host"}
 SERVICES = frozenset({"image", "network", "volume", "agent"})
 
