@@ -141,6 +141,22 @@ EMPTY = "empty"
 
 
 @dataclass(frozen=True)
+class Health:
+    """A command that tells whether an instance does its work; 0 means Docker's default.
+
+    `test` is empty, or begins with `NONE`, `CMD` or `CMD-SHELL` (its command then follows `shell`).
+    """
+
+    test: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()
+    interval_ns: int = 0
+    timeout_ns: int = 0
+    start_period_ns: int = 0
+    start_interval_ns: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True)
 class Spec:
     """All an instance is asked to be."""
 
@@ -164,3 +180,4 @@ class Spec:
     stop_timeout_seconds: int = 10
     remove: bool = False
     hardware: Hardware = Hardware()
+    health: Health = Health()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from proa.cli import limits
+from proa.cli import health, limits
 from proa.cli.options import Option, Values, byte_size
 from proa.errors import Invalid, Unsupported
 
@@ -43,6 +43,7 @@ OPTIONS = (
     Option("--security-opt", "list", "OPTION", "security option"),
     Option("--stop-signal", "text", "SIGNAL", "signal that stops the instance"),
     Option("--stop-timeout", "integer", "SECONDS", "grace between stop and kill"),
+    *health.OPTIONS,
     Option("--add-host", "list", "NAME:ADDRESS", "line for /etc/hosts"),
     Option("--dns", "list", "ADDRESS", "name server"),
     Option("--dns-search", "list", "DOMAIN", "search domain"),
@@ -109,6 +110,8 @@ def body(values: Values, arguments: list[str]) -> dict[str, Any]:
         config["Env"] = variables
     if values.label:
         config["Labels"] = pairs(values.label)
+    if check := health.check(values):
+        config["Healthcheck"] = check
     config.update(Tty=values.tty, OpenStdin=values.interactive, StdinOnce=values.interactive)
     host = _host_config(values)
     anonymous = _volumes(values, host)

@@ -111,6 +111,28 @@ def byte_size(text: str) -> int:
     return int(size)
 
 
+_UNITS_NS = {
+    "ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
+}  # fmt: skip
+
+
+def duration_ns(text: str) -> int:
+    """Nanoseconds of `1m30s`, `500ms`, `0`.  Raises ValueError."""
+    total, rest = 0.0, text if text != "0" else "0s"
+    while rest:
+        number = rest[: len(rest) - len(rest.lstrip("0123456789."))]
+        rest = rest[len(number) :]
+        unit = rest[: len(rest) - len(rest.lstrip("numhs"))]
+        unit = next(name for name in (unit[:2], unit[:1], "") if name in _UNITS_NS or not name)
+        total += float(number) * _UNITS_NS.get(unit, 0)
+        if not unit:
+            raise ValueError("no unit")
+        rest = rest[len(unit) :]
+    if not text or total >= 1 << 63:
+        raise ValueError("no duration")
+    return int(total)
+
+
 KINDS: dict[str, Callable[[str], Any]] = {
     "flag": truth,
     "text": str,
@@ -118,6 +140,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "integer": int,
     "number": float,
     "bytes": byte_size,
+    "duration": duration_ns,
 }
 
 

@@ -48,6 +48,7 @@ from proa.engine.idle import Idler
 from proa.engine.instance import Instance, Record
 from proa.engine.logs import read_log
 from proa.engine.options import AttachOptions, CommitOptions, LogOptions
+from proa.engine.prober import Prober
 from proa.engine.registries import Registries
 from proa.engine.ssh import Way
 from proa.engine.stats import Stats, stats, top
@@ -58,6 +59,7 @@ from proa.image.layer.stream import Source
 from proa.image.layer.writer import Sink
 from proa.image.progress import Progress
 from proa.image.sbom.bill import Bill
+from proa.isolation.base import Running
 from proa.isolation.vm import confinement
 
 Filters = dict[str, list[str]]
@@ -76,7 +78,8 @@ class Engine:
         self._core = core = Core(self.config)
         self._execs = Execs(core)
         self._idler = Idler(core, core.vms.pause_idle_seconds)
-        core.tied = self._idler.watch
+        self._prober = Prober(core, self._execs)
+        core.tied = self._tied
         self.images, self.networks, self.volumes = core.images, core.networks, core.volumes
         self.events, self.isolations = core.events, core.isolations
         core.images.in_use = self._users_of
@@ -90,11 +93,16 @@ class Engine:
         self._core.places.replenish()
         self._core.later(self._prepare_network)
 
+    def _tied(self, instance: Instance, running: Running) -> None:
+        self._idler.watch(instance, running)
+        self._prober.watch(instance, running)
+
     def _prepare_network(self) -> None:
         self.networks.prepare()  # before the first instance waits for it
 
     def close(self) -> None:
         """Stop; instances live on.  Where none does, the host is left as it was found."""
+        self._prober.close()
         self._idler.close()
         for isolation in self.isolations.values():
             isolation.close()

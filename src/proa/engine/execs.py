@@ -6,6 +6,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,8 @@ class Exec:
     pid: int = 0
     started: bool = False
     exit_code: int | None = None
+    raw: bool = False  # its output comes as it is, not multiplexed
+    told: Callable[[int], None] = lambda code: None
     asked: threading.Event = field(default_factory=threading.Event)  # its monitor knows of it
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -113,7 +116,7 @@ class Execs:
         flags |= Flag.TTY if process.terminal else 0
         flags |= Flag.STDIN if process.stdin and connection is not None else 0
         if connection is not None:
-            streams = found.streams | (0 if process.terminal else Attach.MUX)
+            streams = found.streams | (0 if process.terminal or found.raw else Attach.MUX)
             if found.streams & Attach.IN and not process.terminal:
                 streams |= Attach.CLOSE
             agent.begin(
@@ -137,9 +140,33 @@ class Execs:
             exit = Exit(found.number, code, 0, time.time_ns(), False)
             self._core.exec_ended(found.instance.id, exit)
 
-        job = strangers.Job(found.process, connection, not found.process.terminal, ended)
+        muxed = not (found.process.terminal or found.raw)
+        job = strangers.Job(found.process, connection, muxed, ended)
         strangers.start(strangers.agent_of(running), job)
         found.asked.set()
+
+    def probe(
+        self, place: Running, found: Exec, connection: socket.socket, told: Callable[[int], None]
+    ) -> None:
+        """Run one of the engine's own in a place that runs anyway; it is not woken.
+
+        `connection` gets what it writes, `told` is called with its exit code.  Raises Conflict.
+        """
+        instance, found.told, found.started = found.instance, told, True
+        with instance.lock:
+            if resting(instance, place):
+                raise Conflict(f"Container {instance.id} is not running")
+            found.number, instance.next_process = instance.next_process, instance.next_process + 1
+            self._by_id[found.id] = self._by_number[instance.id, found.number] = found
+        command = " ".join(found.process.arguments)
+        self._core.emit(instance, f"exec_create: {command}", execID=found.id)
+        self._run(found, place, connection)
+        self._core.emit(instance, f"exec_start: {command}", execID=found.id)
+
+    def drop(self, found: Exec) -> None:
+        """Forget one of the engine's own."""
+        self._by_id.pop(found.id, None)
+        self._by_number.pop((found.instance.id, found.number), None)
 
     def resize(self, exec_id: str, rows: int, columns: int) -> None:
         """Set the terminal's size; right after the start, as clients do, waits for it."""
@@ -194,7 +221,14 @@ class Execs:
         if found is not None:
             found.exit_code = exit.code
             found.ended.set()
+            found.told(exit.code)
             self._core.emit(found.instance, "exec_die", execID=found.id, exitCode=str(exit.code))
+
+
+def resting(instance: Instance, place: Running) -> bool:
+    """Whether a place is not to be disturbed: paused, asleep, coming up or gone."""
+    awake = instance.held is place and instance.state == states.RUNNING
+    return not awake or instance.standby.dozing
 
 
 def _running(instance: Instance) -> Running:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from proa.engine import health, inspect
 from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.instance import Instance
@@ -35,6 +36,13 @@ def _exited(core: Core, instance: Instance, value: str) -> bool:
     return instance.state == states.EXITED and str(instance.exit_code) == value
 
 
+def _health(core: Core, instance: Instance, value: str) -> bool:
+    if value not in health.STATUSES:
+        raise Invalid(f"invalid filter 'health={value}'", hint=", ".join(health.STATUSES))
+    known = inspect.health_status(instance) if instance.live else ""
+    return (known or health.NONE) == value
+
+
 TESTS: dict[str, Test] = {
     "id": lambda core, instance, value: bool(instance.id.startswith(value)),
     "name": lambda core, instance, value: value.strip("^$/") in instance.name,
@@ -42,6 +50,7 @@ TESTS: dict[str, Test] = {
     "status": _status,
     "ancestor": _ancestor,
     "exited": _exited,
+    "health": _health,
     "isolation": lambda core, instance, value: bool(instance.isolation == value),
     "network": lambda core, instance, value: bool(instance.spec.network == value),
 }

@@ -7,8 +7,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from proa.engine import health, links
 from proa.engine import instance as states
-from proa.engine import links
 from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.engine.limits import THROTTLES
@@ -45,6 +45,8 @@ def inspect(core: Core, instance: Instance) -> dict[str, Any]:
         "Labels": spec.labels, "StopSignal": spec.stop_signal,
         "Entrypoint": body.get("Entrypoint"), "Cmd": body.get("Cmd") or list(process.arguments),
     }  # fmt: skip
+    if spec.health.test:
+        config["Healthcheck"] = health.told(spec.health)
     host = {**(record.body.get("HostConfig") or {})}
     if not (host.get("LogConfig") or {}).get("Type"):
         host["LogConfig"] = {"Type": "json-file", "Config": {}}  # the one whose logs clients read
@@ -99,14 +101,33 @@ def state(instance: Instance) -> dict[str, Any]:
     record = instance.record
     running = instance.held
     pid = running.saved.get("pid", 0) if running is not None else 0
+    checked = {"Health": _health(instance)} if record.health else {}
     return {
         "Status": _status_word(instance),
         "Running": record.state in (states.RUNNING, states.PAUSED),
         "Paused": record.state == states.PAUSED, "Restarting": False,
         "OOMKilled": record.oom_killed, "Dead": False, "Pid": pid, "ExitCode": record.exit_code,
         "Error": record.error, "StartedAt": moment(record.started_ns),
-        "FinishedAt": moment(record.finished_ns),
+        "FinishedAt": moment(record.finished_ns), **checked,
     }  # fmt: skip
+
+
+def health_status(instance: Instance) -> str:
+    """Empty where none is checked; one that has ended is unhealthy, as Docker has it."""
+    known = instance.record.health
+    if known and instance.state == states.EXITED:
+        return health.UNHEALTHY
+    return str(known.get("Status", ""))
+
+
+def _health(instance: Instance) -> dict[str, Any]:
+    """Docker's Health."""
+    known = instance.record.health
+    log = [
+        {**entry, "Start": moment(entry["Start"]), "End": moment(entry["End"])}
+        for entry in known["Log"]
+    ]
+    return {**known, "Status": health_status(instance), "Log": log}
 
 
 def _status_word(instance: Instance) -> str:
@@ -214,15 +235,20 @@ def status_text(instance: Instance) -> str:
     """`Up 3 minutes`, `Exited (0) 2 hours ago`, as Docker words it."""
     record = instance.record
     if record.state in (states.RUNNING, states.PAUSED):
-        paused = (
-            " (Paused)" if record.state == states.PAUSED else " (idle)" * instance.standby.dozing
-        )
-        return f"Up {ago(record.started_ns)}{paused}"
+        more = " (Paused)"
+        if record.state == states.RUNNING:
+            more = _health_text(instance) + " (idle)" * instance.standby.dozing
+        return f"Up {ago(record.started_ns)}{more}"
     if record.state == states.SUSPENDED:
         return "Suspended"
     if record.state == states.EXITED:
         return f"Exited ({record.exit_code}) {ago(record.finished_ns)} ago"
     return "Removal In Progress" if record.removing else "Created"
+
+
+def _health_text(instance: Instance) -> str:
+    status = health_status(instance)
+    return status and f" ({'health: ' * (status == health.STARTING)}{status})"
 
 
 def ago(then_ns: int) -> str:

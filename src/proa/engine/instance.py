@@ -9,7 +9,18 @@ from typing import Any
 
 from proa.engine.standby import Standby
 from proa.isolation.base import Running
-from proa.spec import Endpoint, Hardware, Limits, Mount, Port, Process, Security, Spec, Throttle
+from proa.spec import (
+    Endpoint,
+    Hardware,
+    Health,
+    Limits,
+    Mount,
+    Port,
+    Process,
+    Security,
+    Spec,
+    Throttle,
+)
 
 CREATED, STARTING, RUNNING, PAUSED, EXITED, REMOVING, SUSPENDED = (
     "created", "starting", "running", "paused", "exited", "removing", "suspended"
@@ -55,6 +66,7 @@ class Record:
     disks: list[ExtraDisk] = field(default_factory=list)
     interfaces: dict[str, str] = field(default_factory=dict)  # of networks it is in now
     dozing: bool = False  # stopped for want of work: see engine/idle.py
+    health: dict[str, Any] = field(default_factory=dict)  # replaced whole: see engine/prober.py
 
     def dump(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -72,10 +84,12 @@ def load_spec(data: dict[str, Any]) -> Spec:
     process = Process(**{**data["process"], **_tuples(data["process"])})
     security = Security(**{**data["security"], **_tuples(data["security"])})
     hardware = data.get("hardware", {})  # engines before it had none
+    health = data.get("health", {})  # nor that
     changed = {
         "process": process,
         "security": security,
         "hardware": Hardware(**{**hardware, **_tuples(hardware)}),
+        "health": Health(**{**health, **_tuples(health)}),
         "limits": _limits(data["limits"]),
         "endpoints": tuple(Endpoint(**{**e, **_tuples(e)}) for e in data.get("endpoints", ())),
         "mounts": tuple(Mount(**item) for item in data["mounts"]),

@@ -75,6 +75,7 @@ def _begin(core: Core, instance: Instance) -> None:
     instance.mark("request")
     record.state, record.exit_code, record.error = states.STARTING, 0, ""
     record.oom_killed, record.place, record.saved, record.foreign = False, "", {}, {}
+    record.health = {}
     (core.directory(instance.id) / PINNED).unlink(missing_ok=True)
     core.save(instance)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from proa import capabilities
-from proa.engine import hardware, limits
+from proa.engine import hardware, health, limits
 from proa.engine.fields import Fields
 from proa.engine.instance import ExtraDisk
 from proa.errors import Invalid, Unsupported
@@ -84,6 +84,7 @@ def merge(
         stop_timeout_seconds=config.integer("StopTimeout") if config.has("StopTimeout") else grace,
         remove=host.boolean("AutoRemove"),
         hardware=machine,
+        health=health.merge(config, defaults),
     )
     return spec
 
