@@ -128,17 +128,17 @@ static void on_failed(struct stream *stream, const struct frame *frame, const ch
 		return;
 	}
 	stream->asked--;
-	if (stream->id == MAIN && stream->state == STREAM_EXITED)
-		monitor.launched = false;       /* a second launch, after one that left us here (STAY) */
-	if (stream->state >= STREAM_RUNNING)
-		return;         /* a second request for a process that exists */
-	stream->state = STREAM_NEW;
-	stream_abandon(stream);
-	if (stream->id == MAIN)
-		monitor.launched = false;
-	if (!monitor.launched && !monitor.engines)
+	bool second = stream->state >= STREAM_RUNNING;  /* a further request for a process there was already */
+	if (stream->id == MAIN && stream->state != STREAM_RUNNING)
+		monitor.launched = false;               /* EXITED: after a launch that left us here (STAY) */
+	if (!second) {
+		stream->state = STREAM_NEW;
+		stream_abandon(stream);
+	}
+	if (!monitor.launched && (!monitor.engines || monitor.killed))
 		monitor_end();
-	stream_release(stream);
+	if (!second)
+		stream_release(stream);
 }
 
 static void on_output(struct stream *stream, const struct frame *frame, const char *payload)

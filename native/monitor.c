@@ -137,6 +137,7 @@ static void hold(struct engine *engine, const struct frame *frame, int *fds, int
 static void kill_everything(void)
 {
 	monitor.killed = true;
+	monitor.stay = false;
 	if (main_is_local() && monitor.launched) {
 		agent_kill(&monitor.agent);     /* its EXIT ends us */
 		return;
@@ -150,7 +151,7 @@ static void ask(struct engine *engine, const struct frame *frame, char *payload,
 {
 	struct stream *stream = stream_open(frame->id);
 	bool local = !monitor.has_guest || (frame->flags & FRAME_LOCAL);
-	if (!stream || monitor.ended || (!local && monitor.guest.watch.fd < 0)) {
+	if (!stream || monitor.ended || monitor.killed || (!local && monitor.guest.watch.fd < 0)) {
 		failed(engine, frame, ESHUTDOWN, "monitor");
 		return;
 	}
