@@ -13,8 +13,8 @@ from tests.support.http import Request, send
 from tests.support.instances import Api, Instance, Place, eventually
 
 MILLISECOND = 1_000_000
-SLEEP = ("sh", "-c", "touch /ok; exec sleep 100000")
-OK = ["CMD", "test", "-e", "/ok"]
+SLEEP = ("sh", "-c", "exec sleep 100000")
+OK = ["CMD-SHELL", "test ! -e /bad"]
 
 
 def checked(place: Place, test: list[str], **more: Any) -> Instance:
@@ -49,18 +49,18 @@ def rows(api: Api, **filters: str) -> dict[str, str]:
 
 
 def test_it_becomes_healthy_unhealthy_and_healthy_again(place: Place) -> None:
-    instance = checked(place, ["CMD-SHELL", "echo seen; test -e /ok"], Retries=2)
+    instance = checked(place, ["CMD-SHELL", "echo seen; test ! -e /bad"], Retries=2)
     assert await_status(instance, "healthy") == ["healthy"]
     assert rows(place.api, health="healthy")[instance.id].endswith(" (healthy)")
     first = known(instance)["Log"][0]
     assert (first["ExitCode"], first["Output"]) == (0, "seen\n")
     assert first["Start"] < first["End"]
-    instance.exec("rm", "/ok")
+    instance.exec("touch", "/bad")
     assert await_status(instance, "unhealthy") == ["healthy", "unhealthy"]
     assert known(instance)["FailingStreak"] >= 2
     assert rows(place.api, health="unhealthy")[instance.id].endswith(" (unhealthy)")
     assert instance.id not in rows(place.api, health="healthy")
-    instance.exec("touch", "/ok")
+    instance.exec("rm", "/bad")
     assert await_status(instance, "healthy", 2) == ["healthy", "unhealthy", "healthy"]
     assert known(instance)["FailingStreak"] == 0
     eventually(lambda: len(known(instance)["Log"]) == 5)
@@ -80,7 +80,7 @@ def test_a_probe_that_hangs_is_killed(place: Place) -> None:
     last = known(instance)["Log"][-1]
     assert last["ExitCode"] == -1
     assert last["Output"] == f"Health check exceeded timeout (1.5s): {'x' * 4096}..."
-    instance.exec("sh", "-c", "echo 'no longer' >/told")
+    eventually(lambda: len(known(instance)["Log"]) >= 3)
     eventually(lambda: instance.exec("ps").stdout.count("sleep 77777") <= 1)
 
 
@@ -139,7 +139,7 @@ def test_another_engine_goes_on_with_it(place: Place, session_engine: EngineProc
     session_engine.kill()
     session_engine.start()
     assert known(instance)["Status"] == "healthy"
-    instance.exec("rm", "/ok")
+    instance.exec("touch", "/bad")
     assert await_status(instance, "unhealthy") == ["unhealthy"]
 
 
@@ -147,7 +147,7 @@ def test_dockers_own_client(
     place: Place, session_engine: EngineProcess, require_program: Callable[[str], str]
 ) -> None:
     docker = [require_program("docker"), "--host", f"unix://{session_engine.socket}"]
-    options = ["--isolation", place.isolation, "--health-cmd", "test -e /ok"]
+    options = ["--isolation", place.isolation, "--health-cmd", "test ! -e /bad"]
     options += ["--health-interval", "100ms", "--rm"]
     words = [*docker, "run", "-d", *options, "busy", *SLEEP]
     made = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60)
@@ -166,7 +166,7 @@ def test_dockers_own_client(
 
 
 def test_our_command_line(place: Place, session_engine: EngineProcess) -> None:
-    options = ["--isolation", place.isolation, "--health-cmd", "test -e /ok"]
+    options = ["--isolation", place.isolation, "--health-cmd", "test ! -e /bad"]
     options += ["--health-interval", "100ms", "--health-retries", "1", "--health-timeout", "1m30s"]
     made = session_engine.proa("run", "-d", *options, "busy", *SLEEP)
     instance = Instance(place.api, made.stdout.decode().strip())
@@ -174,7 +174,7 @@ def test_our_command_line(place: Place, session_engine: EngineProcess) -> None:
     await_status(instance, "healthy")
     assert b"(healthy)" in session_engine.proa("ps", "--filter", f"id={instance.id}").stdout
     assert instance.inspect()["Config"]["Healthcheck"] == {
-        "Test": ["CMD-SHELL", "test -e /ok"], "Interval": 100 * MILLISECOND,
+        "Test": ["CMD-SHELL", "test ! -e /bad"], "Interval": 100 * MILLISECOND,
         "Timeout": 90_000 * MILLISECOND, "Retries": 1,
     }  # fmt: skip
     refused = session_engine.proa("run", "--no-healthcheck", *options, "busy", "true")

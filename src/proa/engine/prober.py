@@ -24,6 +24,7 @@ from functools import partial
 
 from proa.agent import Attach
 from proa.engine import health
+from proa.engine import instance as states
 from proa.engine.core import Core
 from proa.engine.execs import Exec, Execs, resting
 from proa.engine.health import Result
@@ -143,7 +144,8 @@ class Prober:
     def _wait(self, watched: Watched) -> None:
         """Until the next probe."""
         record, asked = watched.instance.record, watched.instance.spec.health
-        age_ns = time.time_ns() - (record.started_ns or time.time_ns())
+        began = record.state != states.STARTING
+        age_ns = max(0, time.time_ns() - record.started_ns) if began else 0
         status = record.health.get("Status", health.STARTING)
         self._plan(watched, health.interval_seconds(asked, status, age_ns))
 
