@@ -21,7 +21,7 @@ from tests.support.copies import (
     refusal,
 )
 from tests.support.engine import EngineProcess
-from tests.support.http import ApiError
+from tests.support.http import ApiError, read_all
 from tests.support.instances import Instance, Place, eventually
 
 FACTS = """
@@ -96,7 +96,7 @@ def test_what_runs_beside_goes_on_too(vm: Place) -> None:
     (copy,) = fork(vm, source)
     assert "read line" in copy.exec("ps").stdout
     stream.sendall(b"this\n")
-    assert b"got this" in stream.recv(4096)
+    assert b"got this" in read_all(stream)
     assert eventually(lambda: source.exec_inspect(identity)["ExitCode"] == 0)
     assert "read line" in copy.exec("ps").stdout
 
