@@ -28,13 +28,15 @@ TABLE: dict[str, tuple[int, frozenset[str]]] = {
     "host": (1, VOCABULARY),
     **dict.fromkeys(SERVICES, (2, HOST)),
     "isolation": (3, HOST | {"agent"}),
-    "engine": (4, HOST | SERVICES | {"isolation"}),
+    "advice": (1, VOCABULARY),
+    "engine": (4, HOST | SERVICES | {"isolation", "advice"}),
     "app": (5, VOCABULARY | {"engine"}),
-    "compare": (5, VOCABULARY | {"engine"}),
-    "api": (6, HOST | {"engine", "app", "compare"}),
+    "api": (6, HOST | {"engine", "app", "advice"}),
     "client": (6, VOCABULARY),
-    "cli": (7, VOCABULARY | {"client"}),
+    "compare": (7, HOST | {"client", "advice"}),
+    "cli": (8, VOCABULARY | {"client", "compare", "advice"}),
 }
+FORMS = ("isolation/", "advice/", "compare/")  # whose subject the kinds are
 KINDS = frozenset({"container", "vm"})
 OPTION_TABLES = frozenset({"cli/config.py"})  # where `--vm` is spelt out
 EDGES = ("cli/", "api/serve.py", "api/__main__.py")
@@ -80,7 +82,7 @@ def mentions_kind(node: ast.AST) -> bool:
 
 def kind_faults(relative: Path, tree: ast.AST) -> Iterator[str]:
     """Comparisons, cases and tables keyed by an isolation's name outside `isolation/`."""
-    if relative.parts[0] == "isolation" or str(relative) in OPTION_TABLES:
+    if str(relative).startswith(FORMS) or str(relative) in OPTION_TABLES:
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):

@@ -1,0 +1,1 @@
+"""The same workload in several forms, measured side by side; what follows from it is shown."""
