@@ -131,7 +131,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Line:
-    """One isolation probe: asked of every form in the same way; `weight` is its share of its axis."""
+    """One isolation probe, asked of every form alike; `weight` is its share of its axis."""
 
     key: str
     axis: str
@@ -143,7 +143,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Shared:
-    """Whether something is shared with the host, by form: `yes`, `no`, `partly`, with the finding."""
+    """Whether it is shared with the host, by form: `yes`, `no` or `partly`, and the finding."""
 
     what: str
     how: str
