@@ -214,3 +214,57 @@ class Report:
     portability: Portability = Portability()
     left: tuple[Left, ...] = ()
     schema: str = SCHEMA
+
+
+@dataclass(frozen=True)
+class Change:
+    """One measure of one form, now and in an earlier report (`--baseline`).
+
+    `ratio` is of the medians, now over before; `p` and `verdict` (one of VERDICTS) are of the value
+    now, compared with the one before, corrected for the number of changes that were tested.
+    """
+
+    key: str
+    group: str
+    title: str
+    unit: str
+    better: str
+    form: str
+    before: Interval
+    now: Interval
+    ratio: float
+    low: float
+    high: float
+    p: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class AnswerChange:
+    """An isolation probe that a form answers otherwise than before."""
+
+    key: str
+    axis: str
+    title: str
+    form: str
+    before: Answer
+    now: Answer
+
+
+@dataclass(frozen=True)
+class Changes:
+    """A report against an earlier one: `before` and `now` are when they were made.
+
+    `unlike` says what else differs between them (name, before, now): a machine, a version, an
+    image, a kernel; `left` what only one of them has.  `forms` are those of both.
+    """
+
+    subject: Subject
+    before: str
+    now: str
+    confidence: float
+    forms: tuple[Form, ...]
+    measures: tuple[Change, ...] = ()
+    answers: tuple[AnswerChange, ...] = ()
+    unlike: tuple[tuple[str, str, str], ...] = ()
+    left: tuple[Left, ...] = ()
