@@ -1,0 +1,8 @@
+"""Which hosts can run an image, in which form: `gather`."""
+
+from __future__ import annotations
+
+from proa.compare.portability.gathering import Options as Options
+from proa.compare.portability.gathering import gather as gather
+
+__all__ = ["Options", "gather"]
