@@ -7,6 +7,7 @@
 static const struct command commands[] = {
 	{ "work", work_main, "NAME [KEY=VALUE...]   one sample of work; without a name, the list" },
 	{ "isolation", isolation_main, "[KEY...]          what is reached from here" },
+	{ "trace", trace_main, "[seconds=N] -- COMMAND...   the system calls a program makes" },
 	{ "hold", hold_main, "[KEY=VALUE...]         stay until a signal comes" },
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))

@@ -19,6 +19,7 @@ int work_main(int count, char **arguments);
 int serve_main(int count, char **arguments);
 int load_main(int count, char **arguments);
 int hold_main(int count, char **arguments);
+int trace_main(int count, char **arguments);
 int isolation_main(int count, char **arguments) __attribute__((weak));
 
 /* ---- answer.c: one line of JSON, put together field by field, written at once ----------------------- */
