@@ -1,9 +1,10 @@
 /* Watching a program: the system calls it and its children make, and what they name of the kernel.
  *
- * proa-probe trace [seconds=N] -- COMMAND...    It writes to stderr; the answers are on stdout:
+ * proa-probe trace [seconds=N] [until=listen] -- COMMAND...    The answers are on stdout:
+ *   {"said"}    the end of what it wrote, to stdout and stderr
  *   {"call","count","errors"}     each system call, how often, and the errors it was answered with
  *   {"path"} {"file-system"} {"socket"}     device, sysfs and sysctl files opened; mounted; families
- *   {"end","code","kernel","processes","foreign","namespaces","ns"}     the last line */
+ *   {"end","listening","code","kernel","processes","foreign","namespaces","ns"}     the last line */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
@@ -21,7 +22,8 @@
 
 #include "probe.h"
 
-enum { CALLS = 1024, ERRORS = 134, TEXT = 96, TEXTS = 64, FAMILIES = 64, TASKS = 1 << 22, NOT_FOUND = 127 };
+enum { CALLS = 1024, ERRORS = 134, TEXT = 96, TEXTS = 64, FAMILIES = 64, TASKS = 1 << 22, SAID = 2048 };
+enum { NOT_FOUND = 127 };
 #define NAMESPACES 0x7e020080u  /* CLONE_NEW*; the last bit is CLONE_NEWTIME, of unshare and clone3 */
 #define SIGNAL_BITS 0xffu       /* of clone's flags: there the bit of CLONE_NEWTIME is none */
 #define OPTIONS (PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | \
@@ -42,6 +44,7 @@ static struct {
 	struct texts paths, mounts;
 	uint64_t families, namespaces, processes, foreign;
 	bool begun;     /* the command's own program runs: what was before it is ours */
+	bool until_listening, listening;
 	uint16_t under_way[TASKS];      /* by task: the call it is in, and one */
 } seen;
 
@@ -164,6 +167,8 @@ static void at_call(pid_t task)
 	}
 	seen.counts[info.entry.nr]++;
 	*under_way = (uint16_t)(info.entry.nr + 1);
+	seen.listening |= info.entry.nr == __NR_listen;
+	over |= seen.until_listening && seen.listening;
 	look(task, &info);
 }
 
@@ -205,7 +210,32 @@ static int watch(pid_t first)
 	return end;
 }
 
-static void become(char **command, int gate)
+/* Reads what the command writes, as fast as it comes, and tells the end of it when asked to end. */
+static void listen_to(int output)
+{
+	static char said[2 * SAID];
+	size_t length = 0;
+	sigaction(SIGTERM, &(struct sigaction){ .sa_handler = on_alarm }, NULL);
+	for (;;) {
+		if (over)
+			fcntl(output, F_SETFL, O_NONBLOCK);
+		ssize_t got = read(output, said + length, sizeof(said) - length);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			break;
+		length += (size_t)got;
+		if (length > SAID)
+			memmove(said, said + length - SAID, SAID);
+		length = length > SAID ? SAID : length;
+	}
+	answer_begin("trace");
+	answer_bytes("said", said, length);
+	answer_end();
+	_exit(0);
+}
+
+static void become(char **command, int gate, int output)
 {
 	char go;
 	if (read(gate, &go, 1) != 1)
@@ -213,22 +243,29 @@ static void become(char **command, int gate)
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (null >= 0)
 		dup2(null, STDIN_FILENO);
-	dup2(STDERR_FILENO, STDOUT_FILENO);
+	dup2(output, STDOUT_FILENO);
+	dup2(output, STDERR_FILENO);
 	execvp(command[0], command);
 	fprintf(stderr, "proa-probe: '%s': %s\n", command[0], strerror(errno));
 	_exit(NOT_FOUND);
 }
 
-/* A traced child that waits for a byte before it becomes the command; -1 when that cannot be. */
-static pid_t begin(char **command)
+/* A traced child that waits for a byte before it becomes the command, and who reads what it writes;
+ * -1 when that cannot be. */
+static pid_t begin(char **command, pid_t *reader)
 {
-	int gate[2];
-	if (pipe2(gate, O_CLOEXEC) < 0)
+	int gate[2], output[2];
+	if (pipe2(gate, O_CLOEXEC) < 0 || pipe2(output, O_CLOEXEC) < 0)
 		return -1;
+	*reader = fork();
+	if (*reader == 0 && close(gate[1]) == 0 && close(output[1]) == 0)
+		listen_to(output[0]);
 	pid_t child = fork();
 	if (child == 0)
-		become(command, gate[0]);
+		become(command, gate[0], output[1]);
 	close(gate[0]);
+	close(output[0]);
+	close(output[1]);
 	if (child > 0 && (ptrace(PTRACE_SEIZE, child, 0, OPTIONS) < 0 ||
 	    ptrace(PTRACE_INTERRUPT, child, 0, 0) < 0 || write(gate[1], "", 1) != 1))
 		child = -1;
@@ -272,6 +309,7 @@ static void tell_end(int end, uint64_t ns)
 	uname(&name);
 	answer_begin("trace");
 	answer_text("end", end == -1 ? "time" : WIFSIGNALED(end) ? "signal" : "exit");
+	answer_flag("listening", seen.listening);
 	answer_signed("code", end == -1 ? 0 : WIFSIGNALED(end) ? WTERMSIG(end) : WEXITSTATUS(end));
 	answer_text("kernel", name.release);
 	answer_count("processes", seen.processes + 1);
@@ -284,15 +322,20 @@ static void tell_end(int end, uint64_t ns)
 int trace_main(int count, char **arguments)
 {
 	uint64_t seconds = 3;
-	const struct option options[] = { { "seconds", NULL, &seconds, 1, 3600 } };
+	const char *until = "";
+	const struct option options[] = {
+		{ "seconds", NULL, &seconds, 1, 3600 }, { "until", &until, NULL, 0, 0 },
+	};
+	pid_t reader;
 	int words = 0;
 	while (words < count && strcmp(arguments[words], "--") != 0)
 		words++;
-	if (words + 1 >= count || !options_read(words, arguments, options, 1))
+	if (words + 1 >= count || !options_read(words, arguments, options, 2))
 		return 2;
+	seen.until_listening = strcmp(until, "listen") == 0;
 	sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm }, NULL);
 	uint64_t start = now_ns();
-	pid_t first = begin(arguments + words + 1);
+	pid_t first = begin(arguments + words + 1, &reader);
 	if (first < 0) {
 		answer_error("trace", "not traced", "a child cannot be traced here", errno);
 		return 1;
@@ -300,6 +343,9 @@ int trace_main(int count, char **arguments)
 	const struct timeval soon = { (time_t)seconds, 0 }, again = { 0, 100000 };
 	setitimer(ITIMER_REAL, &(struct itimerval){ again, soon }, NULL);
 	int end = watch(first);
+	setitimer(ITIMER_REAL, &(struct itimerval){ { 0, 0 }, { 0, 0 } }, NULL);
+	if (kill(reader, SIGTERM) == 0)
+		waitpid(reader, NULL, __WALL);
 	tell_calls();
 	tell_texts("path", &seen.paths);
 	tell_texts("file-system", &seen.mounts);
