@@ -135,6 +135,8 @@ class Hardware:
     shares: str = ""  # "auto", "9p" or "virtiofs"
     pause_idle_seconds: int = -1  # 0: never; -1: as the engine is configured
     platform: str = ""  # like "linux/arm64"; empty: the host's
+    start: str = ""  # "auto", "boot" or "template": how a vm of an image may be started
+    kernel: str = ""  # of a vm of an image: the absolute path of a vmlinuz, modules beside it
 
 
 EMPTY = "empty"

@@ -43,6 +43,8 @@ def test_every_field_has_its_key() -> None:
         ({"DiskBytes": 1 << 60}, "not made"),
         ({"Machine": "pdp11"}, "unknown machine 'pdp11'"),
         ({"DiskBus": "mfm"}, "unknown disk bus 'mfm'"),
+        ({"Start": "slowly"}, "unknown start 'slowly'"),
+        ({"Kernel": "vmlinuz"}, "absolute"),
         ({"CloudInit": "x" * ((1 << 20) + 1)}, "1 MiB"),
     ],
 )
@@ -55,10 +57,18 @@ def test_what_an_image_cannot_have() -> None:
     hardware.check_image(Hardware(platform="linux/arm64"), machine=False)
     hardware.check_image(Hardware(shares="9p", firmware="auto"), machine=True)
     for wanted, machine in (
+        (Hardware(start="boot"), False), (Hardware(kernel="/vmlinuz"), False),
         (Hardware(tpm=True), True), (Hardware(nic="e1000"), True), (Hardware(cache="none"), False),
     ):  # fmt: skip
         with pytest.raises(Invalid):
             hardware.check_image(wanted, machine=machine)
+
+
+def test_a_disk_boots_what_is_on_it() -> None:
+    hardware.check_whole(Hardware(disk="/a.raw", start="boot"))
+    for wanted in (Hardware(start="template"), Hardware(kernel="/boot/vmlinuz")):
+        with pytest.raises(Invalid, match="is for a vm of an image"):
+            hardware.check_whole(wanted)
 
 
 def test_a_machine_takes_no_process() -> None:

@@ -60,6 +60,8 @@ OPTIONS = (
     Option("--boot", "text", "disk|cdrom", "what the machine boots first"),
     Option("--machine", "text", "auto|pc|q35|virt", "the kind of machine"),
     Option("--accel", "text", "auto|kvm|tcg", "the vm's accelerator, within the engine's policy"),
+    Option("--start", "text", "auto|boot|template", "how the vm may be started"),
+    Option("--kernel", "text", "FILE", "the vm's kernel: a vmlinuz with its modules beside it"),
     Option("--firmware", "text", "auto|bios|uefi|secureboot", "the machine's firmware"),
     Option("--tpm", "flag", "", "a TPM 2.0 in the machine"),
     Option("--disk-bus", "text", "virtio|ide|sata|nvme|scsi", "how the machine sees its disk"),
@@ -143,7 +145,7 @@ _HARDWARE = (
     ("DiskBytes", "disk_size"), ("Format", "disk_format"), ("Boot", "boot"),
     ("Machine", "machine"), ("Firmware", "firmware"), ("Tpm", "tpm"), ("DiskBus", "disk_bus"),
     ("Cache", "disk_cache"), ("Nic", "nic"), ("Display", "display"), ("Shares", "shares"),
-    ("Accelerator", "accel"),
+    ("Accelerator", "accel"), ("Start", "start"),
 )  # fmt: skip
 _DISK_ENDINGS = (".qcow2", ".raw", ".img", ".vmdk", ".vhdx", ".vdi")
 
@@ -157,6 +159,8 @@ def _hardware(values: Values) -> dict[str, Any]:
     found = {field: getattr(values, key) for field, key in _HARDWARE if key in values.given}
     if values.cdrom:
         found["Cdroms"] = [os.path.abspath(path) for path in values.cdrom]
+    if values.kernel:
+        found["Kernel"] = os.path.abspath(values.kernel)
     if values.cloud_init:
         told = values.cloud_init
         found["CloudInit"] = told if told == "none" else _content(told)

@@ -23,6 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "accelerator": ("auto", "kvm", "tcg"),
     "cache": ("writeback", "none", "writethrough", "unsafe"),
     "shares": ("auto", "9p", "virtiofs"),
+    "start": ("auto", "boot", "template"),
 }
 CDROMS_MAXIMUM = 4
 NO_SEED = "none"
@@ -56,6 +57,8 @@ def parse(body: Any) -> Hardware:
 WHOLE_ONLY = ("format", "cdroms", "boot", "firmware", "tpm", "disk_bus", "nic",
               "cloud_init", "cloud_init_network")  # fmt: skip
 CONTAINER_TOO = ("platform", "pause_idle_seconds")
+# What only a vm of an image has: a machine with a disk of its own boots what is on that.
+IMAGE_ONLY = ("start", "kernel")
 
 
 def check_image(hardware: Hardware, *, machine: bool) -> None:
@@ -75,6 +78,15 @@ def check_image(hardware: Hardware, *, machine: bool) -> None:
             )
 
 
+def check_whole(hardware: Hardware) -> None:
+    """Refuse what a machine that boots a disk of its own cannot have.  Raises Invalid."""
+    for name in IMAGE_ONLY:
+        if getattr(hardware, name) not in ("", "auto", "boot"):
+            raise Invalid(
+                f"'{key(name)}' is for a vm of an image", hint="a disk boots what is on it"
+            )
+
+
 def _value(given: Fields, name: str, default: object) -> Any:
     if isinstance(default, bool):
         return given.boolean(name)
@@ -91,6 +103,8 @@ def _check(hardware: Hardware) -> None:
     for path in (hardware.disk, *hardware.cdroms):
         if path and path != EMPTY and not path.startswith("/"):
             raise Invalid(f"the disk '{path}' must be an absolute path")
+    if hardware.kernel and not hardware.kernel.startswith("/"):
+        raise Invalid(f"the kernel '{hardware.kernel}' must be an absolute path")
     size = hardware.disk_bytes
     if not 0 <= size <= DISK_MAXIMUM_BYTES or size % SECTOR_BYTES:
         raise Invalid(f"a disk of '{size}' bytes is not made", hint="a multiple of 512, up to 16t")

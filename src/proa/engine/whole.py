@@ -71,8 +71,11 @@ def subject(core: Core, body: Any) -> Subject:
         found = held(images, image)
         if found is not None:
             format = _format(found, wanted.format)
+            hardware.check_whole(wanted)
             return Subject(image.id, config, replace(wanted, disk=image.id, format=format))
     hardware.check_image(wanted, machine=machine)
+    if wanted.kernel:
+        _regular(wanted.kernel, "kernel")
     return Subject(image.id, config, wanted)
 
 
@@ -124,6 +127,7 @@ def _entries(layer: Path) -> list[tuple[str, bool]]:
 
 def _checked(wanted: Hardware) -> Hardware:
     """The same with its disk looked at: there, a file, of a known format that names no other."""
+    hardware.check_whole(wanted)
     for path in wanted.cdroms:
         _regular(path)
     if wanted.disk in ("", EMPTY):
@@ -132,13 +136,14 @@ def _checked(wanted: Hardware) -> Hardware:
     return replace(wanted, format=_format(Path(wanted.disk), wanted.format))
 
 
-def _regular(path: str) -> None:
+def _regular(path: str, what: str = "disk") -> None:
     try:
         facts = os.stat(path)
     except OSError as error:
-        raise NotFound(f"cannot open the disk '{path}': {(error.strerror or '').lower()}") from None
+        said = (error.strerror or "").lower()
+        raise NotFound(f"cannot open the {what} '{path}': {said}") from None
     if not stat.S_ISREG(facts.st_mode):
-        raise Invalid(f"the disk '{path}' is no regular file")
+        raise Invalid(f"the {what} '{path}' is no regular file")
 
 
 def _format(path: Path, wanted: str) -> str:

@@ -93,6 +93,19 @@ def _configured(kernels: Path, path: str) -> Kernel:
     )
 
 
+def named(kernels: Path, path: str, release: str) -> Kernel:
+    """A kernel that somebody named for one vm, prepared below a directory of its own."""
+    image = Path(path)
+    tree = _modules_beside(image, release)
+    return prepare(kernels, image, tree, release, f"named: {path}")
+
+
+def only(kernels: Path) -> Kernel | None:
+    """The kernel prepared in a directory that holds one."""
+    names = [path.name for path in kernels.iterdir()] if kernels.is_dir() else []
+    return next(filter(None, (_ready(kernels, name) for name in names)), None)
+
+
 def complete(kernel: Kernel, configured: str, progress: Progress = lambda line: None) -> Kernel:
     """The same kernel with its extras, fetched once more when it was prepared without them."""
     kernels = kernel.directory.parent

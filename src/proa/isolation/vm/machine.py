@@ -49,6 +49,7 @@ class Machine:
             "tsc_khz": self.shape.tsc_khz,
             "ram_maximum": self.shape.ram_maximum,
             "vcpus_maximum": self.shape.vcpus_maximum,
+            "kernel": self.shape.kernel,
             "facts": self.facts,
             "places": list(self.places_beside),
             "shares_made": self.shares_made,

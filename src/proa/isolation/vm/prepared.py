@@ -15,7 +15,7 @@ from proa.errors import Unsupported
 from proa.host import files
 from proa.isolation import processors
 from proa.isolation.places import Places
-from proa.isolation.vm import abilities, accel, architectures, child, disks, guest, hull
+from proa.isolation.vm import abilities, accel, architectures, child, disks, guest, hull, named
 from proa.isolation.vm.abilities import Abilities
 from proa.isolation.vm.accel import Accelerator
 from proa.isolation.vm.architectures import Architecture
@@ -68,26 +68,35 @@ class Preparation:
         self._root, self._places = root, places
         self._settings, self._progress = settings, progress
         self._lock = threading.Lock()
-        self._done: dict[str, Prepared] = {}
+        self._done: dict[tuple[str, str], Prepared] = {}
 
-    def get(self, name: str = "") -> Prepared:
-        """What there is for an architecture, by an image's word for it (empty: the host's).
+    def get(self, name: str = "", kernel: str = "") -> Prepared:
+        """What there is for an architecture, by an image's word for it (empty: the host's), with
+        the engine's kernel or the one of this key.
 
         Raises Unsupported.
         """
         name = name or architectures.HOST
         with self._lock:
-            if name not in self._done:
-                self._done[name] = self._prepare(architectures.find(name))
-            return self._done[name]
+            if (name, kernel) not in self._done:
+                self._done[name, kernel] = self._prepare(architectures.find(name), kernel)
+            return self._done[name, kernel]
+
+    def name_kernel(self, path: str, name: str = "") -> str:
+        """The key of the kernel in a file, made ready now if it is not; another content has
+        another key.  Raises NotFound, Unsupported, Corrupt.
+        """
+        key = named.key(path)
+        with files.Lock(self._made_root() / "lock"):
+            named.ready(self._root, key, path, architectures.find(name), self._progress)
+        return key
 
     def ground(self, name: str = "") -> Ground:
         """The same without what only vms of images need, where that is another processor's."""
         architecture = architectures.find(name)
         if architecture.native:
             return self.get(name)
-        self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with self._lock, files.Lock(self._root / "lock"):
+        with self._lock, files.Lock(self._made_root() / "lock"):
             return Ground(
                 architecture, abilities.of(architecture, self._root), _foreign(architecture),
                 self._settings.accelerator, hull.make_skeleton(self._root / "skeleton"),
@@ -95,22 +104,28 @@ class Preparation:
 
     def kernel(self) -> guest.Kernel:
         """The kernel of guests like the host, with its extras, for disks that boot without us."""
-        self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
         kernels, configured = self._root / "kernels", self._settings.kernel
-        with files.Lock(self._root / "lock"):
+        with files.Lock(self._made_root() / "lock"):
             found = guest.find(kernels, configured, self._progress)
             return guest.complete(found, configured, self._progress)
 
-    def _prepare(self, architecture: Architecture) -> Prepared:
-        root = self._root
-        root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    def _made_root(self) -> Path:
+        self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return self._root
+
+    def _prepare(self, architecture: Architecture, named_kernel: str) -> Prepared:
+        root = self._made_root()
+        home = named.home(root, named_kernel) if named_kernel else root
         init = _init(architecture, self._places.native)
         with files.Lock(root / "lock"):
             able = abilities.of(architecture, root)
             if lacking := able.missing():
                 raise Unsupported(f"'{architecture.program}' has no {', no '.join(lacking)}")
-            kernel = self._find_kernel(architecture)
-            firmware = child.Firmware(kernel, _initramfs(root, architecture, kernel, init))
+            if named_kernel:
+                kernel = named.find(root, named_kernel)
+            else:
+                kernel = self._find_kernel(architecture)
+            firmware = child.Firmware(kernel, _initramfs(home, architecture, kernel, init))
             return Prepared(
                 architecture, able, self._accelerator(architecture, firmware, able),
                 self._settings.accelerator, hull.make_skeleton(root / "skeleton"), firmware,

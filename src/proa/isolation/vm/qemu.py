@@ -32,6 +32,7 @@ class Machine:
     """The shape of a machine: everything a template and its clones share.
 
     It may grow to `ram_maximum` and `vcpus_maximum` while it runs; 0: not at all.
+    `kernel` is the key of one that somebody named (`prepared.py`), empty for the engine's.
     """
 
     ram_bytes: int
@@ -43,6 +44,7 @@ class Machine:
     vcpus_maximum: int = 0
     architecture: str = architectures.HOST
     options: str = ""  # of the board; empty: all that are wanted
+    kernel: str = ""
 
     def key(self) -> str:
         """All of the shape in one line, for a template's cache key."""

@@ -73,7 +73,7 @@ class Templates:
     def __init__(
         self,
         root: Path,
-        firmware: Callable[[str], child.Firmware],
+        firmware: Callable[[qemu.Machine], child.Firmware],
         dispatcher: Dispatcher,
         progress: Progress = lambda line: None,
     ) -> None:
@@ -118,7 +118,7 @@ class Templates:
 
     def key(self, machine: qemu.Machine) -> str:
         """Name of a template: everything that must be the same for a clone to be right."""
-        firmware = self._firmware(machine.architecture)
+        firmware = self._firmware(machine)
         facts = (
             FORMAT,
             architectures.version_key(machine.architecture),
@@ -154,7 +154,7 @@ class Templates:
         self._progress(f"making a template: {machine.ram_bytes >> 20} MiB, {machine.vcpus} cpu")
         work = Path(tempfile.mkdtemp(prefix=".new-", dir=self._root))
         memory = os.memfd_create("template", os.MFD_CLOEXEC)
-        firmware = self._firmware(machine.architecture)
+        firmware = self._firmware(machine)
         try:
             os.ftruncate(memory, machine.ram_bytes)
             with child.boot(machine, firmware, self._dispatcher, memory=memory) as guest:

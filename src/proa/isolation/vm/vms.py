@@ -35,7 +35,7 @@ from proa.isolation.vm.berths import Berths
 from proa.isolation.vm.checkpoint import Checkpoint
 from proa.isolation.vm.images import ImageTemplates, Wanted
 from proa.isolation.vm.machine import Machine
-from proa.isolation.vm.prepared import Ground, Preparation
+from proa.isolation.vm.prepared import Ground, Preparation, Prepared
 from proa.isolation.vm.settings import MIB, Settings, cache_mode, host_limits, reach, shape
 from proa.isolation.vm.spares import Order, Spares
 from proa.isolation.vm.template import Template, Templates
@@ -46,6 +46,7 @@ from proa.spec import Hardware, Limits
 
 TEMPLATE_RAM_MIB = 2048  # larger machines boot: untouched pages of a template cost twice
 TEMPLATE_VCPUS = 2
+BOOT, TEMPLATE = "boot", "template"  # of `Hardware.start`
 PLAIN = Hardware()
 
 log = logging.getLogger(__name__)
@@ -84,8 +85,9 @@ class Vms:
         self._preparation = Preparation(root, places, self._settings, progress)
         self._ready = self._preparation.get
         self._templates = Templates(
-            root / "templates", lambda name: self._ready(name).firmware, places.dispatcher, progress
-        )
+            root / "templates", lambda machine: self._for(machine).firmware, places.dispatcher,
+            progress,
+        )  # fmt: skip
         self._images = ImageTemplates(root / "templates", places, progress)
         self._berths = Berths(places)
         self._spares = Spares(places, self._settings.spares, warm=self._settings.warm)
@@ -137,10 +139,10 @@ class Vms:
         if launch.hardware.disk:
             return self._wholes.start(launch)
         architecture = "" if launch.idle else launch.architecture
-        machine = self._machine(launch.limits, bool(launch.links), architecture, launch.hardware)
-        served = launch.shares and launch.hardware.shares == folders.VIRTIOFS
-        if served or not self._templated(machine):
-            return self._boot(launch, machine)
+        hardware = replace(launch.hardware, kernel="") if launch.idle else launch.hardware
+        machine = self._machine(launch.limits, bool(launch.links), architecture, hardware)
+        if why := self._untemplated(launch, machine):
+            return self._boot(launch, machine, why)
         try:
             running = self._from_image(launch, machine)
             if running is None:
@@ -149,7 +151,7 @@ class Vms:
             log.warning("a clone did not start, booting instead: %s", error)
             self._templates.discard(machine)
             self._images.discard(machine, launch.rootfs.image_id)
-            return self._boot(launch, machine)
+            return self._boot(launch, machine, str(error))
         self._prepare_next(launch, machine)
         return running
 
@@ -180,6 +182,7 @@ class Vms:
             vcpus_maximum=int(saved.get("vcpus_maximum", 0)),
             architecture=str(saved.get("architecture", architectures.HOST)),
             options=str(saved.get("options", "")), tsc_khz=int(saved.get("tsc_khz", 0)),
+            kernel=str(saved.get("kernel", "")),
         )  # fmt: skip
         found = Machine(place, self._places, qmp.Qmp(control), known, dict(saved["facts"]))
         found.places_beside = tuple(saved.get("places", ()))
@@ -206,7 +209,9 @@ class Vms:
         self, limits: Limits, network: bool, architecture: str = "", hardware: Hardware = PLAIN
     ) -> qemu.Machine:
         ram_mib, vcpus = shape(limits, self._settings)
-        ready, (most_mib, most_vcpus) = self._ready(architecture), reach(ram_mib, vcpus)
+        kernel = hardware.kernel
+        key = self._preparation.name_kernel(kernel, architecture) if kernel else ""
+        ready, (most_mib, most_vcpus) = self._ready(architecture, key), reach(ram_mib, vcpus)
         if not ready.architecture.grows:
             most_mib, most_vcpus = 0, 0
         if hardware.machine not in ("", "auto", ready.architecture.machine):
@@ -216,21 +221,35 @@ class Vms:
             )
         return qemu.Machine(
             ram_mib * MIB, vcpus, network, ready.accelerate(hardware.accelerator).name,
-            ready.tsc_khz, most_mib * MIB, most_vcpus, ready.architecture.name, ready.options,
+            ready.tsc_khz, most_mib * MIB, most_vcpus, ready.architecture.name, ready.options, key,
         )  # fmt: skip
 
-    def _templated(self, machine: qemu.Machine) -> bool:
-        return (
-            self._settings.template
-            and machine.ram_bytes <= TEMPLATE_RAM_MIB * MIB
-            and machine.vcpus <= TEMPLATE_VCPUS
-        )
+    def _for(self, machine: qemu.Machine) -> Prepared:
+        return self._ready(machine.architecture, machine.kernel)
+
+    def _untemplated(self, launch: Launch, machine: qemu.Machine) -> str:
+        """Why a vm is to boot by itself; empty when a template may serve."""
+        hardware = launch.hardware
+        reasons = {
+            "a full boot was asked for": hardware.start == BOOT,
+            "virtiofs was asked for, which shares the RAM": bool(launch.shares)
+            and hardware.shares == folders.VIRTIOFS,
+            "the configuration's 'vm.template' is off": not self._settings.template,
+            f"it has more than {TEMPLATE_RAM_MIB} MiB": machine.ram_bytes > TEMPLATE_RAM_MIB * MIB,
+            f"it has more than {TEMPLATE_VCPUS} processors": machine.vcpus > TEMPLATE_VCPUS,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
 
     # -- starting ---------------------------------------------------------------------------------
 
-    def _boot(self, launch: Launch, machine: qemu.Machine) -> Machine:
-        """Boot a kernel for this one instance."""
-        ready = self._ready(machine.architecture)
+    def _boot(self, launch: Launch, machine: qemu.Machine, why: str) -> Machine:
+        """Boot a kernel for this one instance.  Raises Unsupported when that must not be."""
+        if launch.hardware.start == TEMPLATE and not launch.idle:
+            raise Unsupported(
+                f"a start from a template was demanded and cannot be: {why}",
+                hint="leave the choice with 'auto', or ask for 'boot'",
+            )
+        ready = self._for(machine)
         parts, server = self._parts(launch, ready.seed), None
         with ExitStack() as undo:
             if folders.kind(launch, ready.firmware.kernel.modules) == folders.VIRTIOFS:
@@ -249,7 +268,7 @@ class Vms:
 
     def _clone(self, launch: Launch, machine: qemu.Machine, template: Template) -> Machine:
         """Clone a template and give it what is its own."""
-        ready = self._ready(machine.architecture)
+        ready = self._for(machine)
         berth = self._berths.take(ready.skeleton)
         with hull.watched(berth, self._places):
             self._dress(berth, launch, machine)
@@ -280,7 +299,7 @@ class Vms:
 
     def _prepare_next(self, launch: Launch, machine: qemu.Machine) -> None:
         """In the background: the image's template, spares of it."""
-        ready, image = self._ready(machine.architecture), launch.rootfs.disk()
+        ready, image = self._for(machine), launch.rootfs.disk()
         if not self._settings.image_templates or launch.once:
             return
         template = self._images.get(machine, launch.rootfs.image_id)
@@ -320,7 +339,7 @@ class Vms:
         started_by: str,
         server: folders.Folders | None = None,
     ) -> Machine:
-        facts = self._facts(machine, started_by, launch.hardware.accelerator)
+        facts = self._facts(machine, started_by, launch.hardware)
         facts["cache"] = launch.hardware.cache
         if launch.shares:
             facts["shares"] = folders.VIRTIOFS if server else folders.NINEP
@@ -340,21 +359,30 @@ class Vms:
         made.throttle(launch.limits)
         return made
 
-    def _facts(self, machine: qemu.Machine, started_by: str, wanted: str) -> dict[str, str]:
-        ready = self._ready(machine.architecture)
-        accelerator = ready.accelerate(wanted)
+    def _facts(self, machine: qemu.Machine, started_by: str, wanted: Hardware) -> dict[str, str]:
+        try:
+            ready = self._for(machine)
+            kernel = ready.firmware.kernel.release, ready.firmware.kernel.origin
+        except Unsupported:  # of a copy whose memory has the kernel, which is gone by now
+            ready, kernel = (
+                self._ready(machine.architecture),
+                ("unknown", f"named: {wanted.kernel}"),
+            )
+        accelerator = ready.accelerate(wanted.accelerator)
         facts = {
             "accelerator": machine.accelerator,
             "platform": f"linux/{machine.architecture}",
             "machine": ready.architecture.machine,
             "qemu": ready.abilities.version,
-            "kernel": ready.firmware.kernel.release,
-            "kernel_origin": ready.firmware.kernel.origin,
+            "kernel": kernel[0],
+            "kernel_origin": kernel[1],
             "started_by": started_by,
             "ram_mib": str(machine.ram_bytes // MIB),
             "vcpus": str(machine.vcpus),
             "landlock": confinement.fact(),
         }
+        if wanted.start:
+            facts["start"] = wanted.start
         if accelerator.reason:
             facts["accelerator_reason"] = accelerator.reason
         if not ready.architecture.native:
