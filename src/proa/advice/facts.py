@@ -21,6 +21,7 @@ KEYS: dict[str, str] = {
     "os.init": "an init system that would be process 1 (systemd, openrc, sysvinit ...)",
     "os.kernel": "a kernel of its own is in it, by version",
     "os.modules": "kernel modules it carries or loads, by name",
+    "os.modules_loaded": "kernel modules it has loaded at its start, by name",
     "os.bootloader": "a boot loader is in it",
     "os.distroless": "neither a shell nor a package manager",
     "services": "services that are enabled or installed to run, by name",
@@ -38,6 +39,7 @@ KEYS: dict[str, str] = {
     "size.layers": "layers",
     # how it is to run
     "run.command": "its main program",
+    "run.interesting": "its main program is one that needs the kernel's favour",
     "run.user": "the user it runs as (empty: root)",
     "run.ports": "ports it serves, like 80/tcp",
     "run.volumes": "where it keeps data",
@@ -56,6 +58,7 @@ KEYS: dict[str, str] = {
     "run.isolation": "the isolation asked for by name",
     "run.memory_bytes": "memory limit asked for",
     "run.cpus": "processors asked for",
+    "app.services": "how many services its app has",
     # what its owner says (options, labels, policy)
     "stated.trust": "own, known or untrusted",
     "stated.tenants": "others with whom it shares the host do not trust it",
@@ -77,6 +80,7 @@ KEYS: dict[str, str] = {
     "measured.isolation.vm": "isolation score, 0 to 100",
     # the host
     "host.accelerator": "kvm or tcg",
+    "host.kernel": "the kernel's version",
     "host.vm": "vms can run here",
     "host.container": "containers can run here",
 }
