@@ -7,6 +7,7 @@ gocode=usr/share/gocode/src/github.com/opencontainers
 # package, what of it, where to
 wanted=("crane usr/bin/crane bin" "oras usr/bin/oras bin" "docker.io usr/sbin/dockerd bin"
         "docker-buildx usr/libexec/docker/cli-plugins/docker-buildx bin"
+        "docker-compose usr/libexec/docker/cli-plugins/docker-compose bin"
         "golang-github-opencontainers-image-spec-dev $gocode/image-spec/schema image-spec")
 to=build/peers
 
