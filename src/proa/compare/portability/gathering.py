@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from proa.client.sdk import Client
-from proa.compare.portability import programs
-from proa.compare.record import Form, Need, Portability, Subject
+from proa.compare.portability import hosts, programs, trials
+from proa.compare.portability.watching import Seen
+from proa.compare.record import Form, Portability, Subject, Trial
+from proa.errors import Invalid, ProaError
+from proa.printable import clean
+
+IMAGE = "image"
 
 
 @dataclass(frozen=True)
@@ -15,12 +22,12 @@ class Options:
     """What is asked: `kernels` are paths of kernels or of directories with some, () for those
     installed here, None for no trials on kernels.
 
-    `seconds` is how long the program is watched, and left on each kernel, if it does not end.
+    `seconds` is how long a program that does not end is watched.
     """
 
     subject: Subject
     kernels: tuple[str, ...] | None = None
-    seconds: float = 3.0
+    seconds: float = 2.0
 
 
 def silent(line: str) -> None:
@@ -33,13 +40,67 @@ def gather(
     forms: Sequence[Form],
     told: Callable[[str], None] = silent,
 ) -> Portability:
-    """Which hosts can run it in which form; `told` hears what is being done."""
-    told("reading the image's programs")
-    instance = client.create(options.subject.name, network="none")
-    try:
-        found = programs.survey(instance.export())
-    finally:
-        instance.remove(force=True)
-    stated = ".".join(map(str, found.kernel))
-    answers = {form.key: stated for form in forms}
-    return Portability(needs=(Need("kernel its programs ask for", found.kernel_of, answers),))
+    """Which hosts can run it in which form; `told` hears what is being done.
+
+    Raises Invalid for a path of `kernels` without one, before anything else is done.
+    """
+    image = options.subject.kind == IMAGE
+    if options.kernels is not None and not image:
+        raise Invalid("a disk boots the kernel it holds", hint="leave --kernels out")
+    kernels = () if options.kernels is None else trials.kernels(options.kernels)
+    runs = Runs(client, options, told)
+    if image:
+        for form in forms:
+            if not form.only_start:
+                runs.in_form(form)
+        for form in forms:
+            if form.isolation == hosts.VM and not form.only_start:
+                runs.on_kernels(form, kernels)
+    found = runs.programs() if image else None
+    evidence = hosts.Evidence(found, runs.seen, client.call("GET", "/proa/isolations"))
+    return Portability(hosts.needs(evidence, forms), tuple(runs.trials))
+
+
+@dataclass
+class Runs:
+    """The runs there were, by form, and what came of them."""
+
+    client: Client
+    options: Options
+    told: Callable[[str], None]
+    seen: dict[str, Seen] = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list)
+
+    def in_form(self, form: Form) -> None:
+        """Watch the program in one form; what it does in the first one is taken as usual."""
+        self.told(f"watching what it asks of the kernel: {form.title}")
+        usual = next(iter(self.seen.values()), None)
+        subject, seconds = self.options.subject, self.options.seconds
+        try:
+            seen = trials.in_form(self.client, subject, form, seconds, usual)
+        except ProaError as error:
+            said = clean(error.message)
+            self.trials.append(Trial(form.kernel, form.key, works=False, said=said))
+            return
+        self.seen[form.key] = seen
+        works = trials.works(seen, usual or seen)
+        self.trials.append(Trial(seen.kernel, form.key, works, trials.told(seen)))
+
+    def on_kernels(self, form: Form, kernels: Sequence[Path]) -> None:
+        """Boot it on each kernel, if it was seen to run at all."""
+        usual = next(iter(self.seen.values()), None)
+        if usual is None:
+            return
+        for kernel in kernels:
+            self.told(f"trying the kernel '{kernel.name}'")
+            subject = self.options.subject
+            self.trials.append(trials.on_kernel(self.client, subject, kernel, form, usual))
+
+    def programs(self) -> programs.Found:
+        """What the image's files say; an instance of it is made for that, and never started."""
+        self.told("reading its programs")
+        subject = self.options.subject
+        with contextlib.ExitStack() as stack:
+            instance = self.client.create(subject.name, ["true"], network="none")
+            stack.callback(instance.remove, force=True)
+            return programs.survey(instance.export())

@@ -1,0 +1,96 @@
+"""The subject tried: in each form here, and as a vm on other kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from proa.client.sdk import Client
+from proa.compare.portability.watching import Seen, watch
+from proa.compare.record import Form, Subject, Trial
+from proa.errors import Invalid, ProaError
+from proa.printable import clean
+
+INSTALLED = Path("/boot")
+LONG_SECONDS = 20.0  # to end or to listen, under an emulated processor and watched
+KERNEL_SECONDS = 5.0  # to show that it stays
+UNTIL = "until=listen"
+CANNOT_RUN, NOT_FOUND = 126, 127
+
+
+def kernels(named: Sequence[str]) -> list[Path]:
+    """The kernels at these paths: a vmlinuz, a directory with some, or one of unpacked packages.
+
+    Without paths those installed.  Raises Invalid for a path with none.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, named):
+        here = list(_kernels_at(path))
+        if not here:
+            raise Invalid(
+                f"no kernel at '{path}'",
+                hint="name a vmlinuz, or a directory with boot/vmlinuz-RELEASE and lib/modules",
+            )
+        found |= dict.fromkeys(here)
+    return list(found) if named else list(_kernels_at(INSTALLED))
+
+
+def _kernels_at(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path.resolve()
+        return
+    for pattern in ("vmlinuz-*", "boot/vmlinuz-*", "*/boot/vmlinuz-*"):
+        yield from sorted(item.resolve() for item in path.glob(pattern) if item.is_file())
+
+
+def in_form(
+    client: Client, subject: Subject, form: Form, seconds: float, usual: Seen | None = None
+) -> Seen:
+    """The subject's command watched in one form; when it `usual`ly listens, until it does."""
+    options: dict[str, Any] = {"isolation": form.isolation, "network": "none"}
+    if usual is not None and usual.listening:
+        return watch(client, subject, UNTIL, seconds=LONG_SECONDS, **options)
+    return watch(client, subject, seconds=seconds, **options)
+
+
+def on_kernel(client: Client, subject: Subject, kernel: Path, form: Form, usual: Seen) -> Trial:
+    """The subject booted as a vm on one kernel; it works when it does there what is `usual`."""
+    machine = {"Kernel": str(kernel), "Start": "boot"}
+    words = (UNTIL,) if usual.listening else ()
+    seconds = LONG_SECONDS if usual.end != "time" else KERNEL_SECONDS
+    try:
+        seen = watch(
+            client,
+            subject,
+            *words,
+            seconds=seconds,
+            isolation=form.isolation,
+            network="none",
+            machine=machine,
+        )
+    except ProaError as error:
+        said = error.message.replace(str(kernel), kernel.name)
+        return Trial(kernel.name, form.key, works=False, said=clean(said))
+    return Trial(seen.kernel, form.key, works=works(seen, usual), said=told(seen))
+
+
+def works(seen: Seen, usual: Seen) -> bool:
+    """Whether a run came to what is usual, and that is no failure to run at all."""
+    ran = seen.end != "signal" and seen.code not in (CANNOT_RUN, NOT_FOUND)
+    if usual.listening:
+        return ran and seen.listening
+    return ran and (seen.end, seen.code) == (usual.end, usual.code)
+
+
+def told(seen: Seen) -> str:
+    """A run in words."""
+    missing = sorted(name for name, call in seen.calls.items() if "ENOSYS" in call.errors)
+    stayed = "it listens" if seen.listening else f"it still runs after {seen.seconds:.0f} s"
+    ends = {"exit": f"exit code {seen.code}", "signal": f"ended by signal {seen.code}"}
+    parts = [
+        ends.get(seen.end, stayed),
+        *([f"not there: {', '.join(missing)}"] if missing else []),
+        *([f"'{seen.said}'"] if seen.said else []),
+    ]
+    return "; ".join(parts)
