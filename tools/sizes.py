@@ -3,7 +3,7 @@
     a file           600 lines, a warning from 300
     a function       60 lines, in Python and in C
     a signature      5 parameters (self and cls aside); more become a dataclass
-    native/          7,500 lines in all; native/probe 2,000 of its own
+    native/          7,500 lines in all; native/probe 4,000 of its own
 
 Run by `make check` and by tests/contract; warnings are printed, offences exit 1.
 """
@@ -22,7 +22,7 @@ PYTHON_FOLDERS = ("src", "tests", "tools", "benchmarks")
 FILE_LINES, FILE_LINES_WANTED = 600, 300
 FUNCTION_LINES = 60
 PARAMETERS = 5
-NATIVE_LINES = {"native": 7500, "native/probe": 2000}
+NATIVE_LINES = {"native": 7500, "native/probe": 4000}
 
 C_DEFINITION = re.compile(r"^[a-z_][\w \t*]*?\**(\w+)\(.*")
 

@@ -125,6 +125,31 @@ void answer_flag(const char *key, bool value)
 		put(value ? "true" : "false", value ? 4 : 5);
 }
 
+static enum { NO_LIST, EMPTY, FILLED } list;
+
+void answer_list_begin(const char *key)
+{
+	if (!put_key(key))
+		return;
+	put("[", 1);
+	list = EMPTY;
+}
+
+void answer_list_add(uint64_t value)
+{
+	if (list == NO_LIST || used + 64 > LINE_MAX_BYTES)
+		return;
+	put_format(list == FILLED ? ",%" PRIu64 : "%" PRIu64, value);
+	list = FILLED;
+}
+
+void answer_list_end(void)
+{
+	if (list != NO_LIST)
+		put("]", 1);
+	list = NO_LIST;
+}
+
 void answer_end(void)
 {
 	memcpy(line + used, "}\n", 2);

@@ -6,6 +6,8 @@
 
 static const struct command commands[] = {
 	{ "work", work_main, "NAME [KEY=VALUE...]   one sample of work; without a name, the list" },
+	{ "serve", serve_main, "[KEY=VALUE...]        a small HTTP server, or an echo" },
+	{ "load", load_main, "HOST:PORT [KEY=VALUE...]   requests to one, counted and timed" },
 	{ "isolation", isolation_main, "[KEY...]          what is reached from here" },
 	{ "trace", trace_main, "[seconds=N] -- COMMAND...   the system calls a program makes" },
 	{ "hold", hold_main, "[KEY=VALUE...]         stay until a signal comes" },

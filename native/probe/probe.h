@@ -31,6 +31,9 @@ void answer_count(const char *key, uint64_t value);
 void answer_signed(const char *key, int64_t value);
 void answer_number(const char *key, double value);      /* not finite: null */
 void answer_flag(const char *key, bool value);
+void answer_list_begin(const char *key);
+void answer_list_add(uint64_t value);
+void answer_list_end(void);
 void answer_end(void);          /* writes the line; ends the program when nobody reads it */
 /* The whole line for what did not work: a stable code, a sentence, and errno's name when not 0. */
 void answer_error(const char *probe, const char *code, const char *detail, int error);
@@ -50,5 +53,36 @@ bool options_read(int count, char **arguments, const struct option *options, siz
 uint64_t now_ns(void);          /* CLOCK_MONOTONIC */
 uint64_t cpu_ns(void);          /* this process's own */
 double clock_cost_ns(void);     /* of one now_ns(), measured now */
+
+/* ---- reply.c: an HTTP/1.1 reply, read as it comes from somebody who may mean harm ------------------------- */
+
+enum reply_state { REPLY_HEAD, REPLY_LENGTH, REPLY_TO_END, REPLY_CHUNK_SIZE, REPLY_CHUNK, REPLY_CHUNK_END,
+	REPLY_TRAILER, REPLY_DONE, REPLY_BROKEN };
+struct reply {
+	enum reply_state state;
+	int status;
+	bool closes;            /* the connection ends with it */
+	uint64_t left;          /* of the body, or of the chunk */
+	uint64_t body;          /* bytes of it that came */
+	size_t used;
+	char head[8192];        /* the head; later a chunk's line */
+};
+void reply_begin(struct reply *reply);
+/* Takes bytes until the reply ends; how many it took. */
+size_t reply_take(struct reply *reply, const char *bytes, size_t length);
+void reply_ended(struct reply *reply);  /* the connection did */
+
+/* ---- histogram.c: durations, each kept to within 0.4 % whatever its size -------------------------- */
+
+#define HISTOGRAM_BUCKETS ((64 - 7 + 1) * 128)
+
+struct histogram {
+	uint64_t count, sum, least, most;
+	uint32_t buckets[HISTOGRAM_BUCKETS];
+};
+void histogram_add(struct histogram *histogram, uint64_t ns);
+uint64_t histogram_at(const struct histogram *histogram, double share);         /* 0.99: the 99th percentile */
+/* Percentiles, and as a list pairs of a time and how many were not longer (and longer than the one before). */
+void histogram_answer(const struct histogram *histogram);
 
 #endif

@@ -10,8 +10,13 @@
 
 static const struct sample samples[] = {
 	{ "cpu", work_cpu, "a chain of multiplications and additions", 0 },
-	{ "memory", work_memory, "a[i] = b[i] + 3 c[i], over arrays no cache holds", 0 },
+	{ "memory", work_memory, "a[i] = b[i] + 3 c[i], over three arrays", 0 },
 	{ "syscalls", work_syscalls, "getppid", 0 },
+	{ "disk-seq-write", work_disk, "a file written in order and synced", SEQUENTIAL_WRITE },
+	{ "disk-seq-read", work_disk, "a file read in order, out of this system's cache", SEQUENTIAL_READ },
+	{ "disk-rand-write", work_disk, "blocks of a file written in no order, then synced", RANDOM_WRITE },
+	{ "disk-rand-read", work_disk, "blocks read in no order, out of this system's cache", RANDOM_READ },
+	{ "fsync", work_disk, "blocks written, each of them synced", SYNCED_WRITE },
 };
 #define SAMPLES (sizeof(samples) / sizeof(*samples))
 
@@ -26,6 +31,20 @@ bool stretch_goes_on(struct stretch *stretch)
 {
 	stretch->clock_reads++;
 	return now_ns() < stretch->until;
+}
+
+void stretch_pause(struct stretch *stretch)
+{
+	stretch->paused = now_ns();
+	stretch->paused_cpu = cpu_ns();
+}
+
+void stretch_resume(struct stretch *stretch)
+{
+	uint64_t left_out = now_ns() - stretch->paused;
+	stretch->begin += left_out;
+	stretch->until += left_out;
+	stretch->cpu += cpu_ns() - stretch->paused_cpu;
 }
 
 void stretch_answer(struct stretch *stretch, const struct sample *sample, uint64_t done, const char *unit)

@@ -20,14 +20,20 @@ struct sample {
 /* A stretch of work under way. */
 struct stretch {
 	uint64_t begin, cpu, until, clock_reads;
+	uint64_t paused, paused_cpu;
 };
 void stretch_begin(struct stretch *stretch, uint64_t ms);
 bool stretch_goes_on(struct stretch *stretch);  /* reads the clock once */
+void stretch_pause(struct stretch *stretch);    /* what follows is not part of it ... */
+void stretch_resume(struct stretch *stretch);   /* ... until here */
 /* The answer's common part: work done and in what, how long it took, and what measuring took of that. */
 void stretch_answer(struct stretch *stretch, const struct sample *sample, uint64_t done, const char *unit);
 
 int work_cpu(const struct sample *sample, const struct work *work);
 int work_memory(const struct sample *sample, const struct work *work);
 int work_syscalls(const struct sample *sample, const struct work *work);
+int work_disk(const struct sample *sample, const struct work *work);
+
+enum disk_variant { SEQUENTIAL_WRITE, SEQUENTIAL_READ, RANDOM_WRITE, RANDOM_READ, SYNCED_WRITE };
 
 #endif
