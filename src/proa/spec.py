@@ -137,6 +137,7 @@ class Hardware:
     platform: str = ""  # like "linux/arm64"; empty: the host's
     start: str = ""  # "auto", "boot" or "template": how a vm of an image may be started
     kernel: str = ""  # of a vm of an image: the absolute path of a vmlinuz, modules beside it
+    cpu: str = ""  # of a vm of an image: QEMU's name of a processor model; empty: the best there is
 
 
 EMPTY = "empty"

@@ -24,7 +24,9 @@ def test_every_field_has_its_key() -> None:
     for field in dataclasses.fields(Hardware):
         value: Any = {bool: True, int: 1024, tuple: ("/cd",)}.get(type(field.default), "")
         if value == "":
-            value = hardware.CHOICES.get(field.name, ("/a",))[0]
+            value = hardware.CHOICES.get(field.name, ("Nehalem" if field.name == "cpu" else "/a",))[
+                0
+            ]
         values[field.name] = value
         body[hardware.key(field.name)] = list(value) if isinstance(value, tuple) else value
     assert hardware.parse({"Proa": body}) == Hardware(**values)
@@ -45,6 +47,7 @@ def test_every_field_has_its_key() -> None:
         ({"DiskBus": "mfm"}, "unknown disk bus 'mfm'"),
         ({"Start": "slowly"}, "unknown start 'slowly'"),
         ({"Kernel": "vmlinuz"}, "absolute"),
+        ({"Cpu": "max,-avx"}, "no processor model"),
         ({"CloudInit": "x" * ((1 << 20) + 1)}, "1 MiB"),
     ],
 )
@@ -66,7 +69,7 @@ def test_what_an_image_cannot_have() -> None:
 
 def test_a_disk_boots_what_is_on_it() -> None:
     hardware.check_whole(Hardware(disk="/a.raw", start="boot"))
-    for wanted in (Hardware(start="template"), Hardware(kernel="/boot/vmlinuz")):
+    for wanted in (Hardware(start="template"), Hardware(kernel="/vmlinuz"), Hardware(cpu="max")):
         with pytest.raises(Invalid, match="is for a vm of an image"):
             hardware.check_whole(wanted)
 

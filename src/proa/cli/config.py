@@ -62,6 +62,7 @@ OPTIONS = (
     Option("--accel", "text", "auto|kvm|tcg", "the vm's accelerator, within the engine's policy"),
     Option("--start", "text", "auto|boot|template", "how the vm may be started"),
     Option("--kernel", "text", "FILE", "the vm's kernel: a vmlinuz with its modules beside it"),
+    Option("--cpu-model", "text", "NAME", "the vm's processor: a model QEMU knows"),
     Option("--firmware", "text", "auto|bios|uefi|secureboot", "the machine's firmware"),
     Option("--tpm", "flag", "", "a TPM 2.0 in the machine"),
     Option("--disk-bus", "text", "virtio|ide|sata|nvme|scsi", "how the machine sees its disk"),
@@ -145,7 +146,7 @@ _HARDWARE = (
     ("DiskBytes", "disk_size"), ("Format", "disk_format"), ("Boot", "boot"),
     ("Machine", "machine"), ("Firmware", "firmware"), ("Tpm", "tpm"), ("DiskBus", "disk_bus"),
     ("Cache", "disk_cache"), ("Nic", "nic"), ("Display", "display"), ("Shares", "shares"),
-    ("Accelerator", "accel"), ("Start", "start"),
+    ("Accelerator", "accel"), ("Start", "start"), ("Cpu", "cpu_model"),
 )  # fmt: skip
 _DISK_ENDINGS = (".qcow2", ".raw", ".img", ".vmdk", ".vhdx", ".vdi")
 

@@ -5,6 +5,7 @@ Its keys are the fields of `spec.Hardware` in CamelCase; a key that is none of t
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -27,6 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 CDROMS_MAXIMUM = 4
 NO_SEED = "none"
+CPU_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CLOUD_INIT_MAXIMUM_BYTES = 1 << 20
 DISK_MAXIMUM_BYTES = 16 << 40
 SECTOR_BYTES = 512
@@ -58,7 +60,7 @@ WHOLE_ONLY = ("format", "cdroms", "boot", "firmware", "tpm", "disk_bus", "nic",
               "cloud_init", "cloud_init_network")  # fmt: skip
 CONTAINER_TOO = ("platform", "pause_idle_seconds")
 # What only a vm of an image has: a machine with a disk of its own boots what is on that.
-IMAGE_ONLY = ("start", "kernel")
+IMAGE_ONLY = ("start", "kernel", "cpu")
 
 
 def check_image(hardware: Hardware, *, machine: bool) -> None:
@@ -103,6 +105,8 @@ def _check(hardware: Hardware) -> None:
     for path in (hardware.disk, *hardware.cdroms):
         if path and path != EMPTY and not path.startswith("/"):
             raise Invalid(f"the disk '{path}' must be an absolute path")
+    if hardware.cpu and not CPU_MODEL.fullmatch(hardware.cpu):
+        raise Invalid(f"'{hardware.cpu}' names no processor model", hint="one of `qemu -cpu help`")
     if hardware.kernel and not hardware.kernel.startswith("/"):
         raise Invalid(f"the kernel '{hardware.kernel}' must be an absolute path")
     size = hardware.disk_bytes

@@ -45,6 +45,7 @@ class Machine:
     architecture: str = architectures.HOST
     options: str = ""  # of the board; empty: all that are wanted
     kernel: str = ""
+    cpu: str = ""  # the model; empty: the host's own, or all the emulation has
 
     def key(self) -> str:
         """All of the shape in one line, for a template's cache key."""
@@ -140,7 +141,8 @@ def _board(machine: Machine) -> tuple[str, ...]:
         accelerator, cpu = f"tcg,tb-size={TRANSLATION_CACHE_MIB}", kind.cpu
     options = machine.options or ",".join(kind.options)
     return (
-        "-accel", accelerator, "-cpu", cpu, "-M", f"{kind.machine},memory-backend=ram,{options}",
+        "-accel", accelerator, "-cpu", machine.cpu or cpu,
+        "-M", f"{kind.machine},memory-backend=ram,{options}",
         "-m", _ram(machine), "-smp", _processors(machine),
     )  # fmt: skip
 

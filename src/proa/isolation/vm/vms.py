@@ -139,7 +139,7 @@ class Vms:
         if launch.hardware.disk:
             return self._wholes.start(launch)
         architecture = "" if launch.idle else launch.architecture
-        hardware = replace(launch.hardware, kernel="") if launch.idle else launch.hardware
+        hardware = replace(launch.hardware, kernel="", cpu="") if launch.idle else launch.hardware
         machine = self._machine(launch.limits, bool(launch.links), architecture, hardware)
         if why := self._untemplated(launch, machine):
             return self._boot(launch, machine, why)
@@ -182,7 +182,7 @@ class Vms:
             vcpus_maximum=int(saved.get("vcpus_maximum", 0)),
             architecture=str(saved.get("architecture", architectures.HOST)),
             options=str(saved.get("options", "")), tsc_khz=int(saved.get("tsc_khz", 0)),
-            kernel=str(saved.get("kernel", "")),
+            kernel=str(saved.get("kernel", "")), cpu=str(saved.get("cpu", "")),
         )  # fmt: skip
         found = Machine(place, self._places, qmp.Qmp(control), known, dict(saved["facts"]))
         found.places_beside = tuple(saved.get("places", ()))
@@ -222,6 +222,7 @@ class Vms:
         return qemu.Machine(
             ram_mib * MIB, vcpus, network, ready.accelerate(hardware.accelerator).name,
             ready.tsc_khz, most_mib * MIB, most_vcpus, ready.architecture.name, ready.options, key,
+            hardware.cpu,
         )  # fmt: skip
 
     def _for(self, machine: qemu.Machine) -> Prepared:
@@ -381,6 +382,8 @@ class Vms:
             "vcpus": str(machine.vcpus),
             "landlock": confinement.fact(),
         }
+        if wanted.cpu:
+            facts["cpu"] = wanted.cpu
         if wanted.start:
             facts["start"] = wanted.start
         if accelerator.reason:
