@@ -1,0 +1,163 @@
+/* What is learnt here of the machine and of others on it.  What equals the host's own is for its side to tell. */
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/klog.h>
+#include <sys/socket.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "isolation.h"
+
+/* The first line of a file that begins so, from its value on. */
+static bool line_of(const char *path, const char *name, char *value, size_t size)
+{
+	char text[600];
+	FILE *file = fopen(path, "re");
+	bool found = false;
+	while (file && !found && fgets(text, sizeof(text), file))
+		if (strncmp(text, name, strlen(name)) == 0) {
+			text[strcspn(text, "\n")] = '\0';
+			snprintf(value, size, "%s", text + strlen(name) + strspn(text + strlen(name), " \t:"));
+			found = true;
+		}
+	if (file)
+		fclose(file);
+	return found;
+}
+
+/* `about`: a file and the beginning of a line in it, apart by a '|'. */
+static void ask_line(struct finding *finding, const struct inquiry *inquiry)
+{
+	char path[64], value[300];
+	snprintf(path, sizeof(path), "%.*s", (int)strcspn(inquiry->about, "|"), inquiry->about);
+	if (line_of(path, strchr(inquiry->about, '|') + 1, value, sizeof(value))) {
+		fact(finding, "value", "%s", value);
+		opened(finding, "%s says '%s'", path, value);
+	} else {
+		closed(finding, "%s does not answer", path);
+	}
+}
+
+static void ask_names(struct finding *finding, const struct inquiry *inquiry)
+{
+	(void)inquiry;
+	struct utsname name;
+	uname(&name);
+	fact(finding, "value", "%s", name.nodename);
+	opened(finding, "it is called '%s'", name.nodename);
+}
+
+/* Name and blocks of each disk, as one word each. */
+static void ask_disks(struct finding *finding, const struct inquiry *inquiry)
+{
+	char text[256], name[64], word[120], all[600] = "";
+	unsigned long blocks;
+	FILE *file = fopen(inquiry->about, "re");
+	while (file && fgets(text, sizeof(text), file))
+		if (sscanf(text, "%*u %*u %lu %63s", &blocks, name) == 2) {
+			snprintf(word, sizeof(word), "%s=%lu", name, blocks);
+			add_word(all, sizeof(all), word);
+		}
+	fact(finding, "value", "%s", all);
+	if (*all)
+		opened(finding, "%s lists %s", inquiry->about, all);
+	else
+		closed(finding, "%s lists nothing", inquiry->about);
+}
+
+/* Reads the kernel's log without taking anything from it. */
+static void ask_log(struct finding *finding, const struct inquiry *inquiry)
+{
+	char text[256];
+	int error = klogctl(3, text, sizeof(text)) > 0 ? 0 : errno;
+	if (error == 0 || read_start(inquiry->about, text, sizeof(text)) > 0)
+		opened(finding, "it can be read by %s", error == 0 ? "syslog(2)" : inquiry->about);
+	else
+		closed(finding, "syslog(2): %s; %s: %s", error_name(error), inquiry->about, error_name(errno));
+}
+
+/* Paths of where mounts come from: a root that is not the file system's, layers of an overlay.  What the
+ * kernel makes up has no place on a disk. */
+static void ask_mounts(struct finding *finding, const struct inquiry *inquiry)
+{
+	char text[4096], root[300], kind[32], *option, all[600] = "";
+	FILE *file = fopen(inquiry->about, "re");
+	while (file && fgets(text, sizeof(text), file)) {
+		option = strstr(text, " - ");
+		if (!option || sscanf(text, "%*s %*s %*s %299s", root) != 1 || sscanf(option, " - %31s", kind) != 1)
+			continue;
+		if (root[1] != '\0' && !strstr("proc sysfs tmpfs devtmpfs devpts mqueue cgroup cgroup2 nsfs", kind))
+			add_word(all, sizeof(all), root);
+		option = strstr(text, "upperdir=");
+		if (option && sscanf(option + 9, "%299[^, \n]", root) == 1)
+			add_word(all, sizeof(all), root);
+	}
+	fact(finding, "value", "%s", all);
+	if (*all)
+		opened(finding, "mounts come from %s", all);
+	else
+		closed(finding, "no mount tells where it comes from");
+}
+
+static void ask_processes(struct finding *finding, const struct inquiry *inquiry)
+{
+	unsigned int count = 0;
+	DIR *directory = opendir(inquiry->about);
+	for (struct dirent *entry; directory && (entry = readdir(directory)); )
+		count += isdigit((unsigned char)entry->d_name[0]) != 0;
+	fact(finding, "value", "%u", count);
+	opened(finding, "%u processes are seen", count);
+}
+
+static void ask_network(struct finding *finding, const struct inquiry *inquiry)
+{
+	char text[256], address[64], names[300] = "";
+	unsigned int count = 0;
+	FILE *file = fopen(inquiry->about, "re");
+	while (file && fgets(text, sizeof(text), file))
+		if (isdigit((unsigned char)text[0]) && sscanf(text, "%63s", address) == 1) {
+			add_word(names, sizeof(names), address);
+			count++;
+		}
+	if (count > 1)
+		partly(finding, 0.5, "%u neighbours in %s: %s", count, inquiry->about, names);
+	else
+		closed(finding, "%s in %s beside the gateway", count ? "nobody" : "nobody at all", inquiry->about);
+}
+
+/* A clock this fine is what every timing side channel is made of. */
+static void ask_clock(struct finding *finding, const struct inquiry *inquiry)
+{
+	(void)inquiry;
+	uint64_t least = UINT64_MAX, before = now_ns(), now;
+	for (int i = 0; i < 20000; i++, before = now)
+		if ((now = now_ns()) > before && now - before < least)
+			least = now - before;
+	if (least < 1000)
+		opened(finding, "the clock shows steps below a microsecond");
+	else
+		partly(finding, 0.5, "the finest step of the clock is %u microseconds", (unsigned int)(least / 1000));
+}
+
+static const struct inquiry table[] = {
+	{ "sight.processor", ask_line, "/proc/cpuinfo|model name" },
+	{ "sight.memory", ask_line, "/proc/meminfo|MemTotal" },
+	{ "sight.uptime", ask_fact, "/proc/uptime" },
+	{ "sight.activity", ask_line, "/proc/stat|processes" },
+	{ "sight.disks", ask_disks, "/proc/partitions" },
+	{ "sight.hardware", ask_fact, "/sys/class/dmi/id/modalias" },
+	{ "sight.command-line", ask_fact, "/proc/cmdline" },
+	{ "sight.log", ask_log, "/dev/kmsg" },
+	{ "sight.mounts", ask_mounts, "/proc/self/mountinfo" },
+	{ "sight.processes", ask_processes, "/proc" },
+	{ "sight.names", ask_names, NULL },
+	{ "sight.neighbours", ask_network, "/proc/net/arp" },
+	{ "sight.clock", ask_clock, NULL },
+};
+const struct inquiries sight_inquiries = INQUIRIES(table);
