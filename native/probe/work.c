@@ -1,6 +1,7 @@
 /* Work whose amount is known: operations of a processor, bytes of memory, system calls. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -10,7 +11,9 @@
 
 static const struct sample samples[] = {
 	{ "cpu", work_cpu, "a chain of multiplications and additions", 0 },
-	{ "memory", work_memory, "a[i] = b[i] + 3 c[i], over three arrays", 0 },
+	{ "cpu-float", work_cpu_float, "a chain of floating-point multiplications and additions", 0 },
+	{ "cpu-branches", work_cpu_branches, "numbers sorted", 0 },
+	{ "memory", work_memory, "a[i] = b[i] + c[i], over three arrays", 0 },
 	{ "syscalls", work_syscalls, "getppid", 0 },
 	{ "disk-seq-write", work_disk, "a file written in order and synced", SEQUENTIAL_WRITE },
 	{ "disk-seq-read", work_disk, "a file read in order, out of this system's cache", SEQUENTIAL_READ },
@@ -85,23 +88,73 @@ int work_cpu(const struct sample *sample, const struct work *work)
 	return 0;
 }
 
+/* x = 0.999999 x + 1: goes to a million, and who knows the number of steps knows how near it is. */
+int work_cpu_float(const struct sample *sample, const struct work *work)
+{
+	enum { BATCH = 1 << 12 };
+	double value = 0;
+	uint64_t done = 0;
+	struct stretch stretch;
+	stretch_begin(&stretch, work->ms);
+	do {
+		for (int i = 0; i < BATCH; i++)
+			value = value * 0.999999 + 1;
+		__asm__ volatile("" : : "r"(&value) : "memory");
+		done += BATCH;
+	} while (stretch_goes_on(&stretch));
+	stretch_answer(&stretch, sample, done, "operations");
+	answer_number("result", value);
+	answer_end();
+	return 0;
+}
+
+static int compare_numbers(const void *one, const void *other)
+{
+	uint32_t a = *(const uint32_t *)one, b = *(const uint32_t *)other;
+	return a < b ? -1 : a > b;
+}
+
+/* Sorting: branches nobody can foresee, loads, and calls through a pointer, as programs have them. */
+int work_cpu_branches(const struct sample *sample, const struct work *work)
+{
+	enum { NUMBERS = 1 << 10 };
+	static uint32_t numbers[NUMBERS];
+	uint64_t value = 1, done = 0, disorder = 0;
+	struct stretch stretch;
+	stretch_begin(&stretch, work->ms);
+	do {
+		for (int i = 0; i < NUMBERS; i++) {
+			value = STEP(value);
+			numbers[i] = (uint32_t)(value >> 32);
+		}
+		qsort(numbers, NUMBERS, sizeof(*numbers), compare_numbers);
+		for (int i = 1; i < NUMBERS; i++)
+			disorder += numbers[i - 1] > numbers[i];
+		done += NUMBERS;
+	} while (stretch_goes_on(&stretch));
+	stretch_answer(&stretch, sample, done, "numbers");
+	answer_count("disorder", disorder);
+	answer_end();
+	return 0;
+}
+
 int work_memory(const struct sample *sample, const struct work *work)
 {
-	size_t count = (work->bytes ? work->bytes : 48u << 20) / (3 * sizeof(double)), bytes = 3 * count * sizeof(double);
-	double *arrays = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t count = (work->bytes ? work->bytes : 48u << 20) / (3 * sizeof(uint64_t));
+	size_t bytes = 3 * count * sizeof(uint64_t);
+	uint64_t *arrays = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (arrays == MAP_FAILED) {
 		answer_error(sample->name, "no memory", "no room for the arrays", errno);
 		return 1;
 	}
 	for (size_t i = 0; i < 3 * count; i++)
-		arrays[i] = (double)i;
-	double *a = arrays, *b = a + count, *c = b + count;
-	uint64_t done = 0;
+		arrays[i] = i;
+	uint64_t *a = arrays, *b = a + count, *c = b + count, done = 0;
 	struct stretch stretch;
 	stretch_begin(&stretch, work->ms);
 	do {
 		for (size_t i = 0; i < count; i++)
-			a[i] = b[i] + 3 * c[i];
+			a[i] = b[i] + c[i];
 		__asm__ volatile("" : : "r"(a) : "memory");
 		done += bytes;
 	} while (stretch_goes_on(&stretch));

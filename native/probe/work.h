@@ -30,6 +30,8 @@ void stretch_resume(struct stretch *stretch);   /* ... until here */
 void stretch_answer(struct stretch *stretch, const struct sample *sample, uint64_t done, const char *unit);
 
 int work_cpu(const struct sample *sample, const struct work *work);
+int work_cpu_float(const struct sample *sample, const struct work *work);
+int work_cpu_branches(const struct sample *sample, const struct work *work);
 int work_memory(const struct sample *sample, const struct work *work);
 int work_syscalls(const struct sample *sample, const struct work *work);
 int work_disk(const struct sample *sample, const struct work *work);
