@@ -34,7 +34,8 @@ def measure(key: str, samples: dict[str, tuple[float, ...]], group: str = "time"
 def simulated(chance: random.Random, disturbance: str, count: int, effect: float = 1.0) -> Measure:
     """One measure of two forms in interleaved rounds; the second takes `effect` times as long."""
     keep, spread, drift, position, spikes = DISTURBANCES[disturbance]
-    level, taken = chance.gauss(0, spread), {form: [] for form in FORMS}
+    level = chance.gauss(0, spread)
+    taken: dict[str, list[float]] = {form: [] for form in FORMS}
     orders = rounds.orders(FORMS, chance.randrange(1 << 30))
     for number, order in enumerate(itertools.islice(orders, count)):
         for place, form in enumerate(order):
