@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ from pathlib import Path
 from tests.support.engine import EngineProcess
 from tests.support.instances import Place
 
+PAGE_BYTES = 1 << 16  # a multiple of any page
 FACTS = """
     head -c 16 /dev/urandom | hexdump -e '16/1 "%02x"'; echo
     head -c 16 /dev/random | hexdump -e '16/1 "%02x"'; echo
@@ -64,9 +67,28 @@ def template_digests(root: Path) -> dict[str, str]:
     found = {}
     for path in sorted((root / "vm" / "templates").rglob("*")):
         if path.is_file():
-            with path.open("rb") as file:
-                found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[str(path)] = _digest(path)
     return found
+
+
+def _digest(path: Path) -> str:
+    """Of all that is not zero and where it lies; most of a template's memory is holes."""
+    digest, size, end = hashlib.blake2b(), path.stat().st_size, 0
+    digest.update(str(size).encode())
+    with path.open("rb") as file:
+        while end < size:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but a hole from here
+                    break
+                raise
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            for offset in range(start, end, PAGE_BYTES):
+                page = os.pread(file.fileno(), PAGE_BYTES, offset)
+                if any(page):
+                    digest.update(b"%d:" % offset + page)
+    return digest.hexdigest()
 
 
 def test_a_shape_without_a_template_looks_the_same(vm: Place) -> None:

@@ -133,7 +133,7 @@ def test_without_an_agent_there_is_a_reason_and_a_hint(machine: Machine) -> None
     """Both agents stop, QEMU's first, for it would bring ours; a timer starts them again."""
     machine.shell("systemctl stop qemu-guest-agent")
     start = "systemctl start qemu-guest-agent proa-agent"
-    timer = f"systemd-run -q --on-active=40 {start}"
+    timer = f"systemd-run -q --on-active=15 {start}"
     machine.exec("sh", "-c", f"{timer}; systemctl --no-block stop proa-agent")
 
     def said() -> bool:
