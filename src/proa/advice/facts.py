@@ -23,6 +23,7 @@ KEYS: dict[str, str] = {
     "os.modules": "kernel modules it carries or loads, by name",
     "os.modules_loaded": "kernel modules it has loaded at its start, by name",
     "os.bootloader": "a boot loader is in it",
+    "os.disk": "it is, or holds, a machine's disk that boots by itself",
     "os.distroless": "neither a shell nor a package manager",
     "services": "services that are enabled or installed to run, by name",
     "services.started": "services its command or supervisor starts, by name",

@@ -28,9 +28,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from proa.advice import conditions
+from proa.advice import conditions, stated
 from proa.advice.conditions import Condition
-from proa.advice.facts import KEYS, Fact, Facts, Value
+from proa.advice.facts import KEYS, Fact, Facts
 from proa.advice.rules import CONTAINER, RULES, VM
 from proa.errors import Invalid
 
@@ -134,29 +134,8 @@ def _allowed(value: Any) -> tuple[str, ...]:
 
 def _stated(table: dict[str, Any], name: str) -> tuple[Fact, ...]:
     return tuple(
-        stated(key, value, f"policy '{name}', stated.{key}") for key, value in table.items()
+        stated.fact(key, value, f"policy '{name}', stated.{key}") for key, value in table.items()
     )
-
-
-def stated(key: str, value: Value, source: str) -> Fact:
-    """A fact that somebody states, by its key without `stated.`.  Raises Invalid."""
-    whole = f"stated.{key}"
-    if whole not in KEYS:
-        known = [name.removeprefix("stated.") for name in KEYS if name.startswith("stated.")]
-        raise Invalid(f"'{key}' cannot be stated", hint=f"one of {', '.join(known)}")
-    if not isinstance(value, bool | int | float | str):
-        raise Invalid(f"what is stated of '{key}' must be a word or a number")
-    allowed = _WORDS.get(key)
-    if allowed and value not in allowed:
-        raise Invalid(f"'{value}' cannot be stated of '{key}'", hint=", ".join(allowed))
-    return Fact(whole, value, source)
-
-
-_WORDS: dict[str, tuple[str, ...]] = {
-    "trust": ("own", "known", "untrusted"),
-    "lifetime": ("seconds", "minutes", "hours", "days", "weeks", "months", "years", "permanent"),
-    "change": ("hourly", "daily", "weekly", "monthly", "yearly", "never"),
-}
 
 
 def _weights(table: dict[str, Any]) -> dict[str, float]:

@@ -69,6 +69,8 @@ DECIDING = (
     # it cannot be a container
     _must("another-system", VM, none_of("os.kind", "linux", ""),
           "its programs are for {0}, and a container has this Linux kernel", c.OS_INSIDE),
+    _must("machine-disk", VM, has("os.disk"), "it is a machine's disk, which boots by itself",
+          c.OS_INSIDE),
     _must("loads-modules", VM, has("os.modules_loaded"),
           "it loads kernel modules ({0}); a container may not", c.OS_INSIDE),
     _must("module-capability", VM, among("run.capabilities", frozenset({"SYS_MODULE"})),
@@ -148,7 +150,7 @@ FOR_A_VM = (
     Rule("favoured-programs", VM, 0.5, c.INFRASTRUCTURE,
          unless(has("programs.interesting"), has("run.interesting")),
          "programs in it need the kernel's favour: {0}"),
-    Rule("untrusted", VM, 5, c.RISKY, one_of("stated.trust", "untrusted"),
+    Rule("untrusted", VM, 6, c.RISKY, one_of("stated.trust", "untrusted"),
          "it is not trusted, and containers share the host's kernel with it"),
     Rule("set-user-id", VM, 0.5, c.RISKY,
          every(none_of("stated.trust", "own"), at_least("programs.setuid", 5)),

@@ -21,6 +21,7 @@ from proa.api.docker import (
 from proa.api.docker.refused import no_swarm, refusal
 from proa.api.proa import (
     additions,
+    advise,
     chains,
     copies,
     disks,
@@ -113,6 +114,7 @@ ROUTES = (
     Route("GET", "/proa/engine", extensions.status),
     Route("POST", "/proa/engine/stop", extensions.stop),
     Route("GET", "/proa/isolations", extensions.isolations),
+    Route("POST", "/proa/advise", advise.advise),
     Route("POST", "/proa/images/{name}/disk", disks.to_disk, upload=True),
     Route("POST", "/proa/disks", disks.from_disk, upload=True),
     Route("GET", "/proa/disks", chains.table),

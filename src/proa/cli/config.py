@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 OPTIONS = (
-    Option("--isolation", "text", "container|vm", "what isolates the instance"),
+    Option("--isolation", "text", "container|vm|auto", "what isolates it; auto: as advised"),
     Option("--vm", "flag", "", "short for --isolation vm"),
     Option("--name", "text", "NAME", "name of the instance"),
     Option("-i, --interactive", "flag", "", "keep standard input open"),
@@ -93,7 +93,7 @@ def body(values: Values, arguments: list[str]) -> dict[str, Any]:
     _refuse(values)
     hardware = _hardware(values)
     image, *command = arguments or [""]
-    if values.vm and is_disk(image):
+    if (values.vm or values.isolation == "auto") and is_disk(image):
         hardware["Disk"], image = os.path.abspath(image), ""
     if values.platform and not image:
         hardware["Platform"] = values.platform

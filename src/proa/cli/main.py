@@ -36,6 +36,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "packages": ("from-packages",),
     "build": ("build",),
     "sbom": ("sbom",),
+    "advise": ("advise",),
     "screen": ("screen", "keys"),
     "duplicate": (
         "fork", "migrate", "suspend", "resume", "snapshot-create", "snapshot-ls",

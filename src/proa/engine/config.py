@@ -28,6 +28,7 @@ class Config:
     vm: dict[str, Any] = field(default_factory=dict)
     admission: dict[str, Any] = field(default_factory=dict)  # see engine/admission.py
     registry: dict[str, Any] = field(default_factory=dict)  # see image/registry/hosts.py
+    advice: dict[str, Any] = field(default_factory=dict)  # see engine/advise.py
 
     @property
     def socket(self) -> Path:
@@ -51,6 +52,7 @@ def load(root: Path | None = None) -> Config:
         vm=dict(settings.get("vm", {})),
         admission=dict(settings.get("admission", {})),
         registry=dict(settings.get("registry", {})),
+        advice=dict(settings.get("advice", {})),
     )
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import proa
 from proa.engine import (
@@ -61,6 +61,10 @@ from proa.image.progress import Progress
 from proa.image.sbom.bill import Bill
 from proa.isolation.base import Running
 from proa.isolation.vm import confinement
+
+if TYPE_CHECKING:
+    from proa.advice.verdict import Advice
+    from proa.engine.advise import Question
 
 Filters = dict[str, list[str]]
 Table = tuple[list[str], list[list[str]]]
@@ -118,6 +122,11 @@ class Engine:
 
     def create(self, name: str | None, body: Any) -> Instance:
         """A new instance of Docker's create body.  Raises Invalid, ImageNotFound, Conflict..."""
+        why: dict[str, Any] = {}
+        if request.leaves_the_form(body):
+            from proa.engine import advise  # read by those who ask for it only
+
+            body, why = advise.settled(self._core, body)
         subject = whole.subject(self._core, body)
         id = secrets.token_hex(32)
         spec = request.merge(body, subject.config, id, subject.hardware)
@@ -130,6 +139,7 @@ class Engine:
             spec,
             body,
             time.time_ns(),
+            advice=why,
         )
         self._store(record, named=bool(name))
         instance = self._core.get(id)
@@ -261,6 +271,12 @@ class Engine:
             return instance.exit_code, ""  # Docker fills the text only when a removal fails
 
         return wait
+
+    def advise(self, question: Question) -> Advice:
+        """Container or vm, and why.  Raises ImageNotFound."""
+        from proa.engine import advise  # read by those who ask for it only
+
+        return advise.answer(self._core, question)
 
     # -- what runs inside -----------------------------------------------------------------------
 

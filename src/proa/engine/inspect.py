@@ -69,7 +69,7 @@ def inspect(core: Core, instance: Instance) -> dict[str, Any]:
         "NetworkSettings": network_settings(core, instance),
         "Proa": {
             "Isolation": spec.isolation, "Place": record.place, "Idle": instance.standby.dozing,
-            **_capitals(record.facts),
+            **_capitals(record.facts), **({"Advice": record.advice} if record.advice else {}),
         },
     }  # fmt: skip
 

@@ -67,6 +67,7 @@ class Record:
     interfaces: dict[str, str] = field(default_factory=dict)  # of networks it is in now
     dozing: bool = False  # stopped for want of work: see engine/idle.py
     health: dict[str, Any] = field(default_factory=dict)  # replaced whole: see engine/prober.py
+    advice: dict[str, Any] = field(default_factory=dict)  # why it got its form, if that was left
 
     def dump(self) -> dict[str, Any]:
         """As JSON-able data."""

@@ -18,6 +18,7 @@ from proa.errors import Invalid, Unsupported
 from proa.spec import Endpoint, Hardware, Limits, Mount, Port, Process, Security, Spec
 
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+AUTO = "auto"
 HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,62})")
 
 MACHINE_GRACE_SECONDS = 60  # a whole system ends slower than a process
@@ -100,6 +101,11 @@ def _refuse_unsupported(body: Any) -> None:
     policy = host.fields("RestartPolicy").text("Name")
     if policy not in ("", "no"):
         raise Unsupported(f"restart policy '{policy}' is not supported yet")
+
+
+def leaves_the_form(body: Any) -> bool:
+    """Whether a create request leaves it to advice how the instance is isolated."""
+    return Fields(body).fields("HostConfig").text("Isolation") == AUTO
 
 
 def isolation_name(name: str) -> str:

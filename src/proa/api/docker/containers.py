@@ -18,6 +18,7 @@ from proa.errors import Conflict, ImageNotFound, Invalid, NotFound, ProaError
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
+    from proa.engine.instance import Instance
 
 DONE = Reply(204)
 WAIT_TICK_SECONDS = 5.0
@@ -48,9 +49,19 @@ def create(engine: Engine, request: Request) -> Answer:
         if image:
             warnings = _check_platform(request.text("platform"), engine.images.inspect(image))
         made = engine.create(name, config)
+        warnings += _advised(made)
     except ImageNotFound:
         raise lookup.missing_image(image) from None
     return json_reply({"Id": made.id, "Warnings": warnings}, 201)
+
+
+def _advised(made: Instance) -> list[str]:
+    """Which form was chosen, and why, where that was left to us."""
+    if not made.record.advice:
+        return []
+    from proa.engine import advise
+
+    return [advise.said(made.record.advice)]
 
 
 def _check_platform(wanted: str, image: dict[str, Any]) -> list[str]:

@@ -74,7 +74,7 @@ def choose(
     progress: Progress = lambda line: None,
 ) -> Accelerator:
     """The best accelerator that works, tried once and remembered in `cache`."""
-    key = f"{os.uname().release} {architectures.version_key(architectures.HOST)} {_boot_id()}"
+    key = _key()
     found = _remembered(cache, key)
     if found is None:
         found = _probe(firmware, dispatcher, progress)
@@ -85,6 +85,16 @@ def choose(
         fresh.write_text(json.dumps({"key": key, **asdict(found)}))
         fresh.rename(cache)
     return found
+
+
+def known(cache: Path) -> Accelerator | None:
+    """What `choose` found last, when it is still right; nothing is tried."""
+    return _remembered(cache, _key())
+
+
+def _key() -> str:
+    """What its finding depends on."""
+    return f"{os.uname().release} {architectures.version_key(architectures.HOST)} {_boot_id()}"
 
 
 def _remembered(cache: Path, key: str) -> Accelerator | None:
