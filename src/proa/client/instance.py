@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from proa.client import registry
+from proa.client import measures, registry
 from proa.client.connection import Connection, instance_path, own_path, quote, target
 from proa.client.streams import STDERR, Demultiplexer, Plain
 from proa.client.values import Result
@@ -170,6 +170,10 @@ class Instance:
     def detach_disk(self, name: str) -> None:
         """Unplug an added disk."""
         self._client.call("DELETE", f"/proa/instances/{self.id}/disks", {"of": name})
+
+    def memory(self) -> measures.Memory:
+        """Where the memory is that it costs the host, everything counted once."""
+        return measures.memory(self._own("GET", "/memory"))
 
     def trace(self) -> list[tuple[str, int]]:
         """Milestones of the last start, with CLOCK_MONOTONIC nanoseconds."""

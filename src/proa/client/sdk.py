@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from proa.client import address, build, disks, registry, spawn
+from proa.client import address, build, disks, measures, registry, spawn
 from proa.client.connection import (
     Answer,
     Connection,
@@ -183,6 +183,17 @@ class Client:
             *_, made = checked(answer.json_lines())
             return dict(made)
 
+    def sizes(self, name: str) -> measures.Sizes:
+        """How large an image is, where its bytes went, what a vm of it adds on the disk.
+
+        A name with a slash in front is the path of a machine's disk.
+        """
+        return measures.sizes(self.call("GET", f"/proa/images/{quote(name)}/sizes"))
+
+    def cool(self, name: str) -> measures.Cooled:
+        """Drop from the page cache what starting an image reads, so that the next start is cold."""
+        return measures.cooled(self.call("POST", f"/proa/images/{quote(name)}/cool"))
+
     # -- registries --------------------------------------------------------------------------------
 
     def pull(
@@ -224,6 +235,11 @@ class Client:
         """Who holds which bytes of vms' disks: `Files`, `Shared`, `Total`."""
         found: dict[str, Any] = self.call("GET", "/proa/disks")
         return found
+
+    def host(self) -> dict[str, str]:
+        """What the engine runs on: processor, kernel, accelerator, versions."""
+        facts: dict[str, str] = self.call("GET", "/proa/host")
+        return facts
 
     def version(self) -> dict[str, Any]:
         """Versions of the engine and its API."""

@@ -19,7 +19,10 @@ from proa.host import pseudo
 from proa.host.cgroup_io import Setting
 from proa.host.cgroup_layout import OWN_LEAF, Hierarchy, detect, directories, make, unified_base
 from proa.host.cgroup_tables import (
+    Kept,
     Usage,
+    kept_v1,
+    kept_v2,
     memory_and_swap,
     settings_v1,
     settings_v2,
@@ -28,7 +31,7 @@ from proa.host.cgroup_tables import (
 )
 from proa.spec import Limits
 
-__all__ = ["Cgroup", "Hierarchy", "Usage", "children", "create", "detect", "existing"]
+__all__ = ["Cgroup", "Hierarchy", "Kept", "Usage", "children", "create", "detect", "existing"]
 
 
 def create(name: str) -> Cgroup:
@@ -148,6 +151,10 @@ class Cgroup:
     def usage(self) -> Usage:
         """What it uses now and has used; a reading the kernel does not offer is 0."""
         return usage_v2(self._at["unified"]) if self.v2 else usage_v1(self._at)
+
+    def kept(self) -> Kept:
+        """What it is charged for that no process maps."""
+        return kept_v2(self._at["unified"]) if self.v2 else kept_v1(self._at)
 
     # -- freezing and ending ----------------------------------------------------------------------
 

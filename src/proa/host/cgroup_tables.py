@@ -32,6 +32,16 @@ class Usage:
     write_bytes: int = 0
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What of a cgroup's charge no process maps: the kernel's own, all of its files in memory
+    (mapped or not), and cache of files of the disk."""
+
+    kernel_bytes: int = 0
+    shmem_bytes: int = 0
+    cache_bytes: int = 0
+
+
 def _quota_us(limits: Limits) -> int:
     return max(1000, round(limits.cpus * _period_us(limits)))
 
@@ -111,6 +121,26 @@ def usage_v1(at: Mapping[str, Path]) -> Usage:
         read_bytes=read,
         write_bytes=written,
     )
+
+
+def kept_v1(at: Mapping[str, Path]) -> Kept:
+    """Readings of v1; `cache` has the files in memory, too."""
+    memory = at.get("memory", Path("/nonexistent"))
+    facts = pseudo.table(memory / "memory.stat")
+    shmem, mapped = facts.get("total_shmem", 0), facts.get("total_mapped_file", 0)
+    kernel = pseudo.number(memory / "memory.kmem.usage_in_bytes")
+    return Kept(kernel, shmem, max(0, facts.get("total_cache", 0) - shmem - mapped))
+
+
+_KERNEL_V2 = ("kernel_stack", "pagetables", "percpu", "sock", "vmalloc", "slab")
+
+
+def kept_v2(directory: Path) -> Kept:
+    """Readings of v2; before Linux 5.18 the kernel's are summed up from its parts."""
+    facts = pseudo.table(directory / "memory.stat")
+    kernel = facts.get("kernel", 0) or sum(facts.get(name, 0) for name in _KERNEL_V2)
+    shmem, mapped = facts.get("shmem", 0), facts.get("file_mapped", 0)
+    return Kept(kernel, shmem, max(0, facts.get("file", 0) - shmem - mapped))
 
 
 def moved_v1(text: str) -> tuple[int, int]:

@@ -7,12 +7,15 @@ data in `features` or `facts`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from proa.agent import Agent
 from proa.host.cgroup import Usage
 from proa.resources import Disk, Launch, Link, Share, Sources
 from proa.spec import Limits
+
+if TYPE_CHECKING:
+    from proa.isolation.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ class Running(Protocol):
 
     def usage(self) -> Usage:
         """Cost to the host now."""
+
+    def memory(self) -> Memory:
+        """Where the memory is that it costs the host."""
 
     def inside(self) -> Usage:
         """What the instance itself uses, by its own kernel's account."""

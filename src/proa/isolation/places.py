@@ -262,6 +262,10 @@ class Places:
             int(saved["pid"]),
         )
 
+    def cgroup(self, name: str) -> cgroup.Cgroup:
+        """The cgroup of a place, by its name."""
+        return cgroup.existing(f"{self._parent}/{name}")
+
     # -- releasing ----------------------------------------------------------------------------
 
     def release(self, name: str) -> None:

@@ -37,6 +37,18 @@ def detect(head: bytes) -> str:
     return "vdi" if head[0x40:0x44] == b"\x7f\x10\xda\xbe" else "raw"
 
 
+def virtual_bytes(head: bytes, file_bytes: int) -> int:
+    """How large a disk is for the machine that has it; 0 when its first bytes do not tell."""
+    kind = detect(head)
+    if kind == "qcow2":
+        return int(struct.unpack_from(">Q", head, 24)[0])
+    if kind == "vmdk":
+        return int(struct.unpack_from("<Q", head, 12)[0]) * 512
+    if kind == "vdi":
+        return int(struct.unpack_from("<Q", head, 0x170)[0])
+    return file_bytes if kind == "raw" else 0
+
+
 def _qcow2(head: bytes) -> str:
     if len(head) < 104:
         raise Corrupt("the qcow2 is cut off")

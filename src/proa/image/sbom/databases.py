@@ -114,6 +114,16 @@ def rpm(root: int, workspace: Path) -> Iterator[Component]:
 
     Raises HostError when rpm cannot read it, or is not there.
     """
+    for line in ask_rpm(root, workspace, _RPM_FORMAT).splitlines():
+        fields = [short(field) for field in line.split("\t")]
+        if len(fields) != len(_RPM_FIELDS):
+            raise HostError("rpm's answer about the image's database is malformed")
+        if fields[0] != _RPM_KEYS:
+            yield _of_rpm(fields)
+
+
+def ask_rpm(root: int, workspace: Path, format: str) -> str:
+    """What rpm says of every package in an image's database; nothing where there is none."""
     for directory in _RPM_PATHS:
         found = [name for name in _RPM_FILES if name in reading.names(root, directory)]
         if not found:
@@ -122,16 +132,8 @@ def rpm(root: int, workspace: Path) -> Iterator[Component]:
         for name in found:
             reading.copy(root, f"{directory}/{name}", copy / name, MAXIMUM_RPM_DATABASE)
             sandbox.give(copy / name)
-        said = sandbox.run(
-            copy, ["rpm", "--dbpath", sandbox.HERE, "-qa", "--queryformat", _RPM_FORMAT]
-        )
-        for line in said.splitlines():
-            fields = [short(field) for field in line.split("\t")]
-            if len(fields) != len(_RPM_FIELDS):
-                raise HostError("rpm's answer about the image's database is malformed")
-            if fields[0] != _RPM_KEYS:
-                yield _of_rpm(fields)
-        return
+        return sandbox.run(copy, ["rpm", "--dbpath", sandbox.HERE, "-qa", "--queryformat", format])
+    return ""
 
 
 def _of_rpm(fields: list[str]) -> Component:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proa import plan
 from proa.agent import MAIN, Agent
@@ -26,6 +26,9 @@ from proa.isolation.surroundings import SHARES
 from proa.plan import Step
 from proa.resources import Disk, Launch, Link, Share, Sources
 from proa.spec import Limits
+
+if TYPE_CHECKING:
+    from proa.isolation.memory import Memory
 
 
 @dataclass
@@ -109,6 +112,12 @@ class Container:
     def usage(self) -> Usage:
         """The cgroup's account."""
         return self.place.cgroup.usage()
+
+    def memory(self) -> Memory:
+        """Part by part."""
+        from proa.isolation import memory  # asked for seldom, and not at an engine's start
+
+        return memory.of_processes(self.place.cgroup)
 
     inside = usage
 

@@ -79,6 +79,12 @@ class ImageTemplates:
                 self._loaded.move_to_end((machine, image_id))
             return found
 
+    def last(self, image_id: str) -> qemu.Machine | None:
+        """The shape whose template of an image was used last, if one is loaded."""
+        with self._lock:
+            found = (machine for machine, name in reversed(self._loaded) if name == image_id)
+            return next(found, None)
+
     def want(self, wanted: Wanted) -> None:
         """Load, or make, a template in the background; once per image and engine."""
         with self._lock:

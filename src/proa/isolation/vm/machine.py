@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proa import plan
 from proa.agent import MAIN, Agent
@@ -17,6 +17,9 @@ from proa.isolation.vm import growth, inside, plans, plugging, qemu, qmp, spare_
 from proa.isolation.vm.settings import MIB, host_limits, wanted_vcpus
 from proa.resources import Disk, Link, Share, Sources
 from proa.spec import Limits
+
+if TYPE_CHECKING:
+    from proa.isolation.memory import Memory
 
 
 @dataclass
@@ -50,6 +53,7 @@ class Machine:
             "ram_maximum": self.shape.ram_maximum,
             "vcpus_maximum": self.shape.vcpus_maximum,
             "kernel": self.shape.kernel,
+            "cpu": self.shape.cpu,
             "facts": self.facts,
             "places": list(self.places_beside),
             "shares_made": self.shares_made,
@@ -144,6 +148,12 @@ class Machine:
     def usage(self) -> Usage:
         """The cost of QEMU to the host, by its cgroup."""
         return self.place.cgroup.usage()
+
+    def memory(self) -> Memory:
+        """Part by part."""
+        from proa.isolation.vm import memory  # asked for seldom, and not at an engine's start
+
+        return memory.account(self)
 
     def inside(self) -> Usage:
         """The account of the guest's kernel."""

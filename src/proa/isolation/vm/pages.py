@@ -63,14 +63,27 @@ class Memory:
 
 def find(pid: int, control: qmp.Qmp, shape: qemu.Machine) -> Memory:
     """The RAM of a running QEMU.  Raises IsolationError when it is not one piece."""
-    start = architectures.ALL[shape.architecture].ram_start
-    asked = {"command-line": f"gpa2hva {start:#x}"}
+    start = address(control, architectures.ALL[shape.architecture].ram_start)
+    return Memory(pid, start, shape.ram_bytes, _base(pid, start))
+
+
+def address(control: qmp.Qmp, guest_address: int) -> int:
+    """Where a guest's memory is in QEMU's.  Raises IsolationError."""
+    asked = {"command-line": f"gpa2hva {guest_address:#x}"}
     said = str(control.execute("human-monitor-command", asked))
     match = ADDRESS.search(said)
     if match is None:
         raise IsolationError(f"qemu does not tell where its memory is: '{said.strip()}'")
-    address = int(match[1], 16)
-    return Memory(pid, address, shape.ram_bytes, _base(pid, address))
+    return int(match[1], 16)
+
+
+def file_bytes(pid: int, inode: int) -> int:
+    """What a memory file that a QEMU has open takes.  Raises IsolationError."""
+    file = _descriptor(pid, inode)
+    try:
+        return 512 * os.fstat(file).st_blocks
+    finally:
+        os.close(file)
 
 
 def _base(pid: int, address: int) -> int:

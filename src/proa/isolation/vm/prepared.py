@@ -82,6 +82,12 @@ class Preparation:
                 self._done[name, kernel] = self._prepare(architectures.find(name), kernel)
             return self._done[name, kernel]
 
+    def known(self, name: str = "") -> Prepared | None:
+        """The same if that takes no time: it was prepared before, by this engine or an earlier."""
+        name = name or architectures.HOST
+        own = "" if name == architectures.HOST else f".{name}"
+        return self.get(name) if any(self._root.glob(f"initramfs{own}-*")) else None
+
     def name_kernel(self, path: str, name: str = "") -> str:
         """The key of the kernel in a file, made ready now if it is not; another content has
         another key.  Raises NotFound, Unsupported, Corrupt.

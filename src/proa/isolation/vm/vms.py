@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proa import plan
 from proa.errors import IsolationError, Timeout, Unsupported
@@ -43,6 +43,9 @@ from proa.isolation.vm.whole.running import WHOLE
 from proa.isolation.vm.whole.start import Wholes
 from proa.resources import Launch, Sources
 from proa.spec import Hardware, Limits
+
+if TYPE_CHECKING:
+    from proa.isolation.vm.footprint import Piece
 
 TEMPLATE_RAM_MIB = 2048  # larger machines boot: untouched pages of a template cost twice
 TEMPLATE_VCPUS = 2
@@ -116,6 +119,29 @@ class Vms:
     def kernel(self) -> guest.Kernel:
         """The guest's kernel with its extras, for disks that boot without Proa."""
         return self._preparation.kernel()
+
+    def footprint(self, image_id: str, disk: Path, architecture: str) -> tuple[Piece, ...]:
+        """What a vm of an image with this disk takes on the host's, in the usual shape."""
+        from proa.isolation.vm import footprint  # asked for seldom
+
+        if self._preparation.known(architecture) is None:
+            return footprint.NOTHING
+        machine = self._images.last(image_id) or self._machine(Limits(), True, architecture)
+        return footprint.pieces(
+            self._root / "templates", self._for(machine), machine, self._templates.key(machine),
+            footprint.Subject(image_id, disk),
+        )  # fmt: skip
+
+    def told(self) -> dict[str, str]:
+        """What guests run on, as far as it is known without making anything."""
+        ready = self._preparation.known()
+        if ready is None:
+            return dict.fromkeys(("accelerator", "qemu", "guest_kernel"), "known with the first vm")
+        best = ready.accelerator
+        return {
+            "accelerator": best.name, "accelerator_reason": best.reason,
+            "qemu": ready.abilities.version, "guest_kernel": ready.firmware.kernel.release,
+        }  # fmt: skip
 
     @contextmanager
     def inspector(self, disk: inspector.Disk, work: Path) -> Iterator[inspector.Inspector]:

@@ -1,0 +1,183 @@
+"""What comparing the forms asks for: an instance's memory, an image's sizes, cold files, the host.
+
+Nothing here is needed to start an instance.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from proa.engine import hostfacts
+from proa.engine.core import Core
+from proa.engine.instance import Instance
+from proa.errors import Conflict, Invalid, NotFound
+from proa.host import pagecache
+from proa.image.catalog import Image
+from proa.image.layer import tree
+from proa.image.machine import formats
+from proa.image.sizes import LayerSize, Row, layer_sizes, ledger
+from proa.isolation.memory import Memory, Part
+from proa.isolation.vm.architectures import ALL
+
+LEDGERS_MAXIMUM = 64
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """`GET /proa/images/{name}/sizes`."""
+
+    compressed_bytes: int
+    unpacked_bytes: int
+    unique_bytes: int
+    shared_bytes: int
+    layers: tuple[LayerSize, ...]
+    ledger: tuple[Row, ...]
+    vm: tuple[Part, ...]
+    virtual_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Cooled:
+    """Files of one kind, and bytes of them in the page cache."""
+
+    name: str
+    files: int
+    bytes: int
+    resident_before: int
+    resident_after: int
+    note: str = ""
+
+
+class Measures:
+    """Answers for one engine; ledgers are kept, since images do not change."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._ledgers: dict[str, tuple[Row, ...]] = {}
+        self._lock = threading.Lock()
+
+    def memory(self, instance: Instance) -> Memory:
+        """Where an instance's memory is.  Raises Conflict unless it runs."""
+        running = instance.held
+        if running is None:
+            raise Conflict(f"Container {instance.id} is not running")
+        return instance.standby.reading(running, "memory", running.memory)
+
+    def host(self) -> dict[str, str]:
+        """What runs here."""
+        return hostfacts.gather(self._core)
+
+    # -- sizes ----------------------------------------------------------------------------------
+
+    def sizes(self, name: str) -> Sizes:
+        """How large an image is, or the disk in a file.  Raises ImageNotFound, NotFound."""
+        if name.startswith("/"):
+            return _of_disk(Path(name))
+        images = self._core.images
+        image = images.get(name)
+        roots = images.layers(image)
+        by_id = {f"sha256:{root.parent.name}": root for root in roots if image.diff_ids}
+        layers = layer_sizes(image, by_id, images.all())
+        unpacked = sum(layer.unpacked_bytes for layer in layers)
+        shared = sum(layer.unpacked_bytes for layer in layers if layer.shared)
+        pieces = self._core.vms.footprint(
+            image.id, images.disk_path(image.id), image.details.architecture
+        )
+        return Sizes(
+            sum(layer.compressed_bytes for layer in layers), unpacked, unpacked - shared, shared,
+            layers, self._ledger(image, roots, unpacked),
+            tuple(Part(item.name, item.bytes, item.shared, item.note) for item in pieces),
+        )  # fmt: skip
+
+    def _ledger(self, image: Image, roots: tuple[Path, ...], unpacked: int) -> tuple[Row, ...]:
+        with self._lock:
+            found = self._ledgers.get(image.id)
+        if found is None:
+            with self._core.images.workspace() as work:
+                found = ledger(roots, unpacked, work)
+            with self._lock:
+                if len(self._ledgers) >= LEDGERS_MAXIMUM:
+                    self._ledgers.clear()
+                self._ledgers[image.id] = found
+        return found
+
+    # -- cold files -----------------------------------------------------------------------------
+
+    def cool(self, name: str) -> tuple[Cooled, ...]:
+        """Drop from the page cache what starting an image reads."""
+        images = self._core.images
+        image = images.get(name)
+        roots = images.layers(image)
+        disk = images.disk_path(image.id)
+        pieces = self._core.vms.footprint(image.id, disk, image.details.architecture)
+        native = self._core.config.native
+        kind = ALL.get(image.details.architecture)
+        programs = [native, *([kind.program, kind.ours(native)] if kind else [])]
+        note = "what running processes have mapped stays"
+        return (
+            _cooled("layers", (file for root in roots for file in _below(root))),
+            *(_cooled(item.name, _opened(item.paths)) for item in pieces if item.paths),
+            _cooled("programs", _opened(dict.fromkeys(programs)), note),
+        )
+
+
+def _cooled(name: str, files: Iterable[int], note: str = "") -> Cooled:
+    """Drop each of these files; they are closed."""
+    count = size = before = after = 0
+    for file in files:
+        found = pagecache.drop(file)
+        count, size = count + 1, size + os.fstat(file).st_size
+        before, after = before + found.before, after + found.after
+    return Cooled(name, count, size, before, after, note)
+
+
+def _opened(paths: Iterable[Path]) -> Iterator[int]:
+    for path in paths:
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            yield file
+        finally:
+            os.close(file)
+
+
+def _below(root: Path) -> Iterator[int]:
+    """The regular files of an unpacked layer."""
+    top = os.open(root, tree.DIRECTORY)
+    try:
+        for directory, name, status in tree.walk(top):
+            if not stat.S_ISREG(status.st_mode) or not status.st_size:
+                continue
+            file = os.open(name, _FILE, dir_fd=directory)
+            try:
+                yield file
+            finally:
+                os.close(file)
+    finally:
+        os.close(top)
+
+
+def _of_disk(path: Path) -> Sizes:
+    """A machine's disk: what it takes, and what it is for a machine."""
+    try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise Invalid(f"the disk '{path}' is no regular file")
+        with path.open("rb") as file:
+            head = file.read(formats.HEAD_BYTES)
+            kind = formats.detect(head)
+            virtual = formats.virtual_bytes(head, facts.st_size)
+    except OSError as error:
+        said = (error.strerror or "").lower()
+        raise NotFound(f"cannot open the disk '{path}': {said}") from None
+    taken = facts.st_blocks * 512
+    row = Row("allocated", taken, f"a {kind} disk of {virtual} bytes")
+    return Sizes(facts.st_size, taken, taken, 0, (), (row,), (), virtual)
