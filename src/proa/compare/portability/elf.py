@@ -46,7 +46,7 @@ def read(head: bytes) -> Program | None:
     """What the first bytes of a file say; None when it is no program or library, or is broken."""
     try:
         return _read(head)
-    except (struct.error, ValueError, IndexError):
+    except (struct.error, OverflowError, IndexError):
         return None
 
 

@@ -15,6 +15,7 @@ from proa.errors import Invalid, ProaError
 from proa.printable import clean
 
 IMAGE = "image"
+X86 = ("linux/amd64", "amd64")
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,11 @@ def gather(
                 runs.in_form(form)
         for form in forms:
             if form.isolation == hosts.VM and not form.only_start:
+                runs.on_processors(form)
                 runs.on_kernels(form, kernels)
     found = runs.programs() if image else None
-    evidence = hosts.Evidence(found, runs.seen, client.call("GET", "/proa/isolations"))
-    return Portability(hosts.needs(evidence, forms), tuple(runs.trials))
+    evidence = hosts.Evidence(found, runs.seen, runs.level, client.call("GET", "/proa/isolations"))
+    return Portability(hosts.needs(evidence, forms), tuple(runs.tried))
 
 
 @dataclass
@@ -69,7 +71,8 @@ class Runs:
     options: Options
     told: Callable[[str], None]
     seen: dict[str, Seen] = field(default_factory=dict)
-    trials: list[Trial] = field(default_factory=list)
+    tried: list[Trial] = field(default_factory=list)
+    level: str = ""  # of processor on which it was seen to work
 
     def in_form(self, form: Form) -> None:
         """Watch the program in one form; what it does in the first one is taken as usual."""
@@ -80,21 +83,35 @@ class Runs:
             seen = trials.in_form(self.client, subject, form, seconds, usual)
         except ProaError as error:
             said = clean(error.message)
-            self.trials.append(Trial(form.kernel, form.key, works=False, said=said))
+            self.tried.append(Trial(form.kernel, form.key, works=False, said=said))
             return
         self.seen[form.key] = seen
         works = trials.works(seen, usual or seen)
-        self.trials.append(Trial(seen.kernel, form.key, works, trials.told(seen)))
+        self.tried.append(Trial(seen.kernel, form.key, works, trials.told(seen)))
+
+    def on_processors(self, form: Form) -> None:
+        """Boot it on an emulated processor of each level from the lowest, until it works."""
+        if self.options.subject.platform not in X86:
+            return
+        for level in trials.MODELS:
+            if self._on(trials.Other.processor(level), form):
+                self.level = level
+                return
 
     def on_kernels(self, form: Form, kernels: Sequence[Path]) -> None:
-        """Boot it on each kernel, if it was seen to run at all."""
-        usual = next(iter(self.seen.values()), None)
-        if usual is None:
-            return
+        """Boot it on each kernel."""
         for kernel in kernels:
-            self.told(f"trying the kernel '{kernel.name}'")
-            subject = self.options.subject
-            self.trials.append(trials.on_kernel(self.client, subject, kernel, form, usual))
+            self._on(trials.Other.kernel(kernel), form)
+
+    def _on(self, other: trials.Other, form: Form) -> bool:
+        """Boot it elsewhere, if it was seen to run well at all."""
+        usual = next(iter(self.seen.values()), None)
+        if usual is None or not trials.works(usual, usual):
+            return False
+        self.told(f"trying {other.name}")
+        trial = trials.on_other(self.client, self.options.subject, other, form, usual)
+        self.tried.append(trial)
+        return trial.works
 
     def programs(self) -> programs.Found:
         """What the image's files say; an instance of it is made for that, and never started."""

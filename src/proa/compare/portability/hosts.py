@@ -12,18 +12,20 @@ from proa.compare.portability.watching import Seen
 from proa.compare.record import Form, Need
 from proa.host.features import MINIMUM_KERNEL
 
-NOT_TRIED = "not tried"
+NO_LEVEL = "none was found"
 NOT_SEEN = "not seen: it was not run in this form"
 VM = "vm"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that was found: of the image's files (None: not read), of runs by form, and what the
-    engine says of the kinds of instances it can make (`GET /proa/isolations`)."""
+    """All that was found: of the image's files (None: not read), of runs by form, the lowest
+    level of processor on which it was seen to work (or empty), and what the engine says of the
+    kinds of instances it can make (`GET /proa/isolations`)."""
 
     found: Found | None
     seen: Mapping[str, Seen]
+    level: str
     isolations: Sequence[Mapping[str, Any]]
 
 
@@ -61,9 +63,9 @@ def _of_files(found: Found, row: Callable[[str, str, Row], Need]) -> Iterator[Ne
             _level,
         )
         yield row(
-            "processor flags seen used",
-            "takes a vm with a processor of an older model, which cannot be asked for",
-            lambda evidence, form: NOT_TRIED,
+            "processor level it worked on",
+            "booted as a vm on emulated processors, from the oldest, until it worked",
+            lambda evidence, form: evidence.level or NO_LEVEL,
         )
     yield row(
         "kernel its programs ask for",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from proa.printable import clean
 INSTALLED = Path("/boot")
 LONG_SECONDS = 20.0  # to end or to listen, under an emulated processor and watched
 KERNEL_SECONDS = 5.0  # to show that it stays
+# By level of the x86-64 psABI: a model that has all of it and nothing of the next one.
+MODELS = {"x86-64": "qemu64", "x86-64-v2": "Nehalem", "x86-64-v3": "Haswell"}
 UNTIL = "until=listen"
 CANNOT_RUN, NOT_FOUND = 126, 127
 
@@ -54,9 +57,30 @@ def in_form(
     return watch(client, subject, seconds=seconds, **options)
 
 
-def on_kernel(client: Client, subject: Subject, kernel: Path, form: Form, usual: Seen) -> Trial:
-    """The subject booted as a vm on one kernel; it works when it does there what is `usual`."""
-    machine = {"Kernel": str(kernel), "Start": "boot"}
+@dataclass(frozen=True)
+class Other:
+    """A vm of the subject on something else than usual: `machine` as the API takes it."""
+
+    name: str
+    machine: Mapping[str, str]
+
+    @classmethod
+    def kernel(cls, path: Path) -> Other:
+        """On a kernel of this host's files."""
+        return cls(path.name, {"Kernel": str(path), "Start": "boot"})
+
+    @classmethod
+    def processor(cls, level: str) -> Other:
+        """On a processor of one of MODELS, emulated: KVM would let it use what the host's has."""
+        model = MODELS[level]
+        return cls(
+            f"{level} processor (QEMU's '{model}')",
+            {"Cpu": model, "Accelerator": "tcg", "Start": "boot"},
+        )
+
+
+def on_other(client: Client, subject: Subject, other: Other, form: Form, usual: Seen) -> Trial:
+    """The subject booted as a vm elsewhere; it works when it does there what is `usual`."""
     words = (UNTIL,) if usual.listening else ()
     seconds = LONG_SECONDS if usual.end != "time" else KERNEL_SECONDS
     try:
@@ -67,12 +91,13 @@ def on_kernel(client: Client, subject: Subject, kernel: Path, form: Form, usual:
             seconds=seconds,
             isolation=form.isolation,
             network="none",
-            machine=machine,
+            machine=other.machine,
         )
     except ProaError as error:
-        said = error.message.replace(str(kernel), kernel.name)
-        return Trial(kernel.name, form.key, works=False, said=clean(said))
-    return Trial(seen.kernel, form.key, works=works(seen, usual), said=told(seen))
+        said = error.message.replace(other.machine.get("Kernel", "") or "\0", other.name)
+        return Trial(other.name, form.key, works=False, said=clean(said))
+    name = seen.kernel if "Kernel" in other.machine else f"{seen.kernel}, {other.name}"
+    return Trial(name, form.key, works=works(seen, usual), said=told(seen))
 
 
 def works(seen: Seen, usual: Seen) -> bool:
