@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -65,6 +66,7 @@ from proa.isolation.vm import confinement
 if TYPE_CHECKING:
     from proa.advice.verdict import Advice
     from proa.engine.advise import Question
+    from proa.engine.measures import Measures
 
 Filters = dict[str, list[str]]
 Table = tuple[list[str], list[list[str]]]
@@ -484,6 +486,13 @@ class Engine:
             "memory_bytes": admission.host_memory(), "admission": admission.told(self._core),
             "landlock": confinement.fact(),
         }  # fmt: skip
+
+    @cached_property
+    def measures(self) -> Measures:
+        """Memory, sizes, cold files, the host: what comparing asks for."""
+        from proa.engine.measures import Measures  # not read at an engine's start
+
+        return Measures(self._core)
 
     # -- disks --------------------------------------------------------------------------------
 
