@@ -56,7 +56,7 @@ def needy(session_engine: EngineProcess, tmp_path_factory: pytest.TempPathFactor
     """An image of that program alone."""
     work = tmp_path_factory.mktemp("needy")
     (work / "needy.c").write_text(NEEDY)
-    compile_it = ["gcc", "-O1", "-static", "-o", work / "needy", work / "needy.c"]
+    compile_it = ["gcc", "-O1", "-static", "-o", str(work / "needy"), str(work / "needy.c")]
     subprocess.run(compile_it, check=True, timeout=60)
     layer = Layer()
     layer.file("/needy", (work / "needy").read_bytes(), 0o755)
