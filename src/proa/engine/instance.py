@@ -168,9 +168,9 @@ class Instance:
         """Has, or is about to have, a place."""
         return self.record.state in LIVE
 
-    def mark(self, milestone: str) -> None:
-        """Remember when a milestone of this start was reached (monotonic ns)."""
-        self.record.trace.append((milestone, time.monotonic_ns()))
+    def mark(self, milestone: str, at_ns: int = 0) -> None:
+        """Remember when a milestone of this start was reached (monotonic ns; 0: now)."""
+        self.record.trace.append((milestone, at_ns or time.monotonic_ns()))
 
     def notify(self) -> None:
         """Wake whoever waits for a change."""

@@ -91,7 +91,9 @@ def _acquire_and_launch(core: Core, instance: Instance) -> None:
             for descriptor in launch.hold:
                 os.close(descriptor)
         undo.callback(running.kill)
-        instance.mark("place")
+        instance.mark("place", running.placed_ns)
+        if not instance.spec.hardware.disk:  # else a system of its own is yet to boot
+            instance.mark("init")
         tie(core, instance, running)
         core.save(instance)
         whole_machine = bool(instance.spec.hardware.disk)  # which QEMU is launched for

@@ -39,6 +39,10 @@ class Running(Protocol):
         """JSON-able data from which `adopt` rebuilds this handle."""
 
     @property
+    def placed_ns(self) -> int:
+        """When there was a place, its init not awaited yet: monotonic; 0 when that is not known."""
+
+    @property
     def sources(self) -> Sources:
         """Where the place put what it was given, for the launch plan; valid until launched."""
 

@@ -7,6 +7,7 @@ place's mount namespace only and vanish with it.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class Container:
     places: Places
     sources: Sources = field(default_factory=lambda: Sources(root=""))
     emulation: Emulation | None = None
+    placed_ns: int = 0
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -150,6 +152,7 @@ class Containers:
         foreign = processors.is_foreign(launch.architecture) and not launch.idle
         emulation = emulator.find(launch.architecture) if foreign else None
         place = self._places.make(launch.sysctls) if launch.sysctls else self._places.take()
+        placed_ns = time.monotonic_ns()
         try:
             place.cgroup.apply(launch.limits)
             sources = _sources(place, launch, emulation)
@@ -159,7 +162,7 @@ class Containers:
         except BaseException:
             self._places.release(place.name)
             raise
-        return Container(place, self._places, sources, emulation)
+        return Container(place, self._places, sources, emulation, placed_ns)
 
     def adopt(self, saved: dict[str, Any]) -> Running:
         """Connect to the monitor of a container made by an engine now gone."""

@@ -107,6 +107,7 @@ class Hull:
     control_end: socket.socket
     channel_end: socket.socket
     skeleton: Path
+    placed_ns: int = 0  # when it became an instance's
 
     def cargo(self, image: int, disk: Opened, tap: int = -1) -> Cargo:
         """QEMU's ends of the connections, with a machine's disks and tap."""

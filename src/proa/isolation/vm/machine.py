@@ -35,6 +35,7 @@ class Machine:
     places_beside: tuple[str, ...] = ()  # of servers of this machine alone
     shares_made: int = 0  # since it was made: the next one's number
     shares: dict[str, int] = field(default_factory=dict)  # those, by target
+    placed_ns: int = 0
     server: Agent | None = None  # of the place of its file server, once it was asked for
 
     @property

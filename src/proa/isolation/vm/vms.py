@@ -345,6 +345,7 @@ class Vms:
 
     def _dress(self, berth: hull.Hull, launch: Launch, machine: qemu.Machine) -> None:
         """What the host gives an instance beside its machine."""
+        berth.placed_ns = time.monotonic_ns()
         berth.place.cgroup.apply(host_limits(launch.limits, machine.ram_bytes))
         berth.place.agent.hold(launch.hold)
 
@@ -380,6 +381,7 @@ class Vms:
             (server.place.name,) if server else (),
             len(launch.shares),
             {share.target: number for number, share in enumerate(launch.shares)},
+            berth.placed_ns,
         )
         for link in launch.links[1:]:
             made.plug(link)
