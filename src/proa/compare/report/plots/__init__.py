@@ -1,0 +1,1 @@
+"""Plots, drawn as SVG: a function each, that takes what was found and answers markup."""

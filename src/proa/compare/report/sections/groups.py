@@ -1,0 +1,133 @@
+"""The measured parts of the page: start, cost, size and work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from proa.compare.record import Measure, Part, Report
+from proa.compare.report.looks import Look
+from proa.compare.report.markup import Markup, join, tag
+from proa.compare.report.plots import ledger, memory, ratios, timeline
+from proa.compare.report.sections import figures, tables
+from proa.compare.report.words import DASH, amount
+
+
+def of(report: Report, group: str) -> list[Measure]:
+    """The measures of a group."""
+    return [measure for measure in report.measures if measure.group == group]
+
+
+def start(report: Report, cast: Mapping[str, Look]) -> Markup | None:
+    """How long until it answers."""
+    measures = of(report, "time")
+    plot = timeline.draw("timeline", report.timelines, cast)
+    if not measures and plot is None:
+        return None
+    lead = "From the request to the first good reply. Every dot is one start; the box holds the "
+    lead += "middle half of them, the bar the median and where it lies. Words compare with the "
+    lead += f"{next(iter(cast.values())).noun}."
+    shown = (
+        tables.card("A start, milestone by milestone", plot, _moments(report, cast), wide=True)
+        if plot else None
+    )  # fmt: skip
+    table = figures.everything("Times of a start", measures, cast)
+    return tables.section(
+        "start", "Start", lead, shown, figures.cards("start", measures, cast),
+        tables.fold("All figures as a table", table) if measures else None,
+    )  # fmt: skip
+
+
+def _moments(report: Report, cast: Mapping[str, Look]) -> Markup:
+    known = {key: {m.milestone: m.ms for m in report.timelines.get(key, ())} for key in cast}
+    rows = [
+        (name, *(amount(known[key][name], "ms") if name in known[key] else DASH for key in cast))
+        for name in timeline.milestones(report.timelines)
+    ]
+    head = ("Milestone", *map(tables.brief, cast.values()))
+    return tables.fold("As a table", tables.table("Medians since the request", head, rows))
+
+
+def cost(report: Report, cast: Mapping[str, Look]) -> Markup | None:
+    """What one instance takes from the host."""
+    measures = of(report, "cost")
+    plot = memory.draw("memory", "Host memory of one instance, by part", report.memory, cast)
+    if not measures and plot is None:
+        return None
+    lead = "What one instance takes from the host while it does nothing. Everything the form brings"
+    lead += " is counted once; hatched parts are shared with others."
+    stack = None
+    if plot:
+        stack = tables.card("Where the memory is", plot, _parts(report, cast), wide=True)
+    counted_only = [m for m in measures if not figures.sampled(m)]
+    return tables.section(
+        "cost", "Cost", lead, stack, figures.cards("cost", measures, cast),
+        figures.side_by_side("Counted once", counted_only, cast) if counted_only else None,
+        tables.fold("All figures as a table", figures.everything("Cost", measures, cast))
+        if measures else None,
+    )  # fmt: skip
+
+
+def _parts(report: Report, cast: Mapping[str, Look]) -> Markup:
+    lists = [
+        tag("div", tag("h4", tables.named(cast[key])),
+            tag("ul", [_part(letter, part) for letter, part in memory.ordered(parts)],
+                class_="parts"))
+        for key, parts in report.memory.items() if key in cast and parts
+    ]  # fmt: skip
+    return tag("div", lists, class_="columns")
+
+
+def _part(letter: str, part: Part) -> Markup:
+    note = ", ".join(words for words in ("shared" if part.shared else "", part.note) if words)
+    return tag("li", tag("span", letter, class_="letter-box"),
+               tag("span", part.name, tag("small", note) if note else None),
+               tag("span", amount(part.bytes, "bytes"), class_="num"))  # fmt: skip
+
+
+def size(report: Report, cast: Mapping[str, Look]) -> Markup | None:
+    """How large it is, and where the bytes went."""
+    measures = of(report, "size")
+    known = {key: parts for key, parts in report.ledgers.items() if parts}
+    if not measures and not known:
+        return None
+    top = max((part.bytes for parts in known.values() for part in parts), default=0)
+    shown = []
+    for number, (key, parts) in enumerate(known.items()):
+        look = cast.get(key)
+        title = tables.named(look) if look else key
+        words = f"Where the bytes went: {look.title if look else key}"
+        plot = ledger.draw(f"ledger-{number}", words, look, parts, top)
+        total = amount(sum(part.bytes for part in parts), "bytes")
+        head = join(title, tag("span", total, class_="total"))
+        shown.append(tables.card(head, plot, _ledger_table(words, parts)))
+    table = figures.side_by_side("Sizes", measures, cast) if measures else None
+    lead = "Counted, not sampled: the bytes of files, as blocks on disk unless said otherwise."
+    bars = join(tag("h3", "Where the bytes went"), tag("div", shown, class_="cards uneven"))
+    return tables.section("size", "Size", lead, table, bars if shown else None)
+
+
+def _ledger_table(caption: str, parts: Sequence[Part]) -> Markup:
+    rows = [
+        (part.name, amount(part.bytes, "bytes"), "yes" if part.shared else "no", part.note or DASH)
+        for part in sorted(parts, key=lambda part: -part.bytes)
+    ]
+    found = tables.table(caption, ("Part", "Bytes", "Shared", "Note"), rows)
+    return tables.fold(f"All {len(rows)} parts as a table", found)
+
+
+def work(report: Report, cast: Mapping[str, Look]) -> Markup | None:
+    """How well it works once it runs."""
+    measures = of(report, "work")
+    if not measures:
+        return None
+    plot = ratios.draw("work", measures, cast)
+    lead = "Each mark is a ratio of medians with its interval; to the right is better. "
+    lead += "A pale mark is one that could not be told from the line."
+    shown = tables.card("Work done, side by side", plot, wide=True) if plot else None
+    cards = figures.cards("work", measures, cast)
+    return tables.section(
+        "work", "Work", lead if plot else "", shown,
+        tables.fold("Distributions and how each was measured", cards, unfolded=plot is None)
+        if cards else None,
+        tables.fold("All figures as a table", figures.everything("Work", measures, cast)),
+    )  # fmt: skip
