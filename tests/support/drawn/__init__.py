@@ -1,0 +1,1 @@
+"""The held-out cases of advice: `draw(random, number)` of a module per kind of subject."""
