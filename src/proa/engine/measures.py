@@ -110,7 +110,8 @@ class Measures:
     # -- cold files -----------------------------------------------------------------------------
 
     def cool(self, name: str) -> tuple[Cooled, ...]:
-        """Drop from the page cache what starting an image reads."""
+        """Drop from the page cache what starting an image reads; spare clones map some of it."""
+        self._core.vms.drop_spares()
         images = self._core.images
         image = images.get(name)
         roots = images.layers(image)

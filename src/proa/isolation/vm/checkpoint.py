@@ -103,6 +103,11 @@ def check(machine: Machine) -> None:
             f"this vm cannot be duplicated: {str(reasons[0]).strip().lower()}",
             hint="shared folders and devices of the host cannot be saved",
         )
+    if machine.facts.get("started_by") == "boot":
+        raise Unsupported(
+            "this vm booted by itself and gives memory back to the host: "
+            "it cannot be duplicated", hint="start it from a template",
+        )  # fmt: skip
     alike = words(shape_of(machine))
     if board(_command(machine.place.pid)) != alike:
         raise Unsupported(

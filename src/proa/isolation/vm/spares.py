@@ -95,6 +95,13 @@ class Spares:
                 self._thread.start()
         self._orders.put(order)
 
+    def drop(self) -> None:
+        """End those that wait now; the next order has new ones made."""
+        with self._lock:
+            ready, self._ready = self._ready, []
+        for spare in ready:
+            spare.berth.end(self._places)
+
     def close(self) -> None:
         """End the spares, and wait for the one being made."""
         with self._lock:

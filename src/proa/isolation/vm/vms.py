@@ -132,6 +132,10 @@ class Vms:
             footprint.Subject(image_id, disk),
         )  # fmt: skip
 
+    def drop_spares(self) -> None:
+        """End what waits ready to be a vm; it is made again after the next start."""
+        self._spares.drop()
+
     def told(self) -> dict[str, str]:
         """What guests run on, as far as it is known without making anything."""
         ready = self._preparation.known()
