@@ -20,7 +20,7 @@
 #include "isolation.h"
 
 struct step {
-	uint64_t ms, lead, most;
+	uint64_t ms, lead, most, hold;  /* within how long to take, and whether to keep it so long */
 	const char *path;
 };
 
@@ -63,6 +63,7 @@ static unsigned int live_once(void)
 static void step_pulse(const struct step *step)
 {
 	uint64_t failed = 0, done = 0;
+	struct statfs status;
 	rest(step->lead);
 	uint64_t begin = now_ns(), end = begin + step->ms * 1000000, now;
 	do {
@@ -72,11 +73,6 @@ static void step_pulse(const struct step *step)
 	} while (now < end);
 	answer_number("rate", (double)done * 1e9 / (double)(now - begin));
 	answer_count("failed", failed);
-}
-
-static void step_free(const struct step *step)
-{
-	struct statfs status;
 	if (statfs(step->path, &status) == 0) {
 		answer_count("free", (uint64_t)status.f_bavail * (uint64_t)status.f_bsize);
 		answer_count("all", (uint64_t)status.f_blocks * (uint64_t)status.f_bsize);
@@ -124,7 +120,7 @@ static void step_memory(const struct step *step)
 			memset(memory, 1, PIECE);
 			*taken += PIECE;
 		}
-		while (now_ns() < end)
+		while (step->hold && now_ns() < end)
 			rest(10);
 		_exit(*taken + PIECE <= step->most);
 	}
@@ -151,7 +147,7 @@ static void step_processes(const struct step *step)
 		if (child > 0)
 			children[taken++] = child;
 	}
-	while (now_ns() < end)
+	while (step->hold && now_ns() < end)
 		rest(10);
 	for (uint64_t i = 0; i < taken; i++)
 		kill(children[i], SIGKILL);
@@ -168,7 +164,7 @@ static void step_files(const struct step *step)
 	while (taken < step->most && open("/proc/self/stat", O_RDONLY | O_CLOEXEC) >= 0)
 		taken++;
 	bool limited = taken < step->most;
-	while (now_ns() < end)
+	while (step->hold && now_ns() < end)
 		rest(10);
 	answer_count("taken", taken);
 	answer_flag("limited", limited);
@@ -194,7 +190,7 @@ static void step_disk(const struct step *step)
 		taken += (uint64_t)done;
 	if (file >= 0)
 		fsync(file);
-	while (now_ns() < end)
+	while (step->hold && now_ns() < end)
 		rest(10);
 	answer_count("taken", taken);
 	answer_flag("limited", file < 0 || done <= 0);
@@ -307,18 +303,19 @@ static void step_reach(const struct step *step)
 int step_main(int count, char **arguments)
 {
 	static const struct stepping steps[] = {
-		{ "pulse", step_pulse }, { "free", step_free }, { "cpu", step_cpu }, { "memory", step_memory },
+		{ "pulse", step_pulse }, { "cpu", step_cpu }, { "memory", step_memory },
 		{ "processes", step_processes }, { "files", step_files }, { "disk", step_disk }, { "find", step_find },
 		{ "look", step_look }, { "drop", step_drop }, { "load", step_load }, { "reach", step_reach },
 	};
-	struct step step = { .ms = 300, .most = 256, .path = "/" };
+	struct step step = { .ms = 300, .most = 256, .hold = 1, .path = "/" };
 	const struct option options[] = {
 		{ "ms", NULL, &step.ms, 1, 5000 }, { "lead", NULL, &step.lead, 0, 5000 },
 		{ "most", NULL, &step.most, 1, 1 << 30 }, { "path", &step.path, NULL, 0, 0 },
+		{ "hold", NULL, &step.hold, 0, 1 },
 	};
 	for (size_t i = 0; count > 0 && i < sizeof(steps) / sizeof(*steps); i++)
 		if (strcmp(steps[i].name, arguments[0]) == 0) {
-			if (!options_read(count - 1, arguments + 1, options, 4))
+			if (!options_read(count - 1, arguments + 1, options, 5))
 				return 2;
 			answer_begin("isolation");
 			answer_text("step", steps[i].name);
