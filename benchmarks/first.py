@@ -21,7 +21,7 @@ from proa.isolation.vm import Vms
 from tests.support.engine import KERNELS
 from tests.support.images import BUSYBOX
 from tests.support.paths import NATIVE
-from tests.system.test_vm_templates import Host, Rootfs, run
+from tests.system.test_vm_templates import Host, Rootfs, speaking
 
 KEYS = {"first-output"}
 IMAGE_TEMPLATE, POOL = "clone of the image's template", "clone of the warm pool"
@@ -96,8 +96,9 @@ class One:
     def once(self) -> None:
         """Start and hear it."""
         self.running = self.vms.start(self.host.launch())
-        if run(self.running, "echo hi") != "hi\n":
-            raise RuntimeError("the command said something else")
+        with speaking(self.running, "echo hi") as output:
+            if output.recv(100) != b"hi\n":
+                raise RuntimeError("the command said something else")
 
     def end(self) -> None:
         """Unmeasured."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,11 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     places.close()
 
 
-def run(running: Running, script: str) -> str:
-    """What a shell prints as the instance's main process."""
+@contextmanager
+def speaking(running: Running, script: str) -> Iterator[socket.socket]:
+    """What a shell prints as the instance's main process, as it comes."""
     agent, sources = running.agent(), running.sources
     ours, theirs = socket.socketpair()
-    ended = threading.Event()
-    agent.on_exit = lambda exit: ended.set() if exit.id == MAIN else None
     with ours:
         with theirs:
             flags = Attach.OUT | Attach.ERR
@@ -104,7 +104,15 @@ def run(running: Running, script: str) -> str:
                  plan.Environment("PATH=/bin"), command)  # fmt: skip
         agent.launch(steps, sources.descriptors)
         ours.settimeout(WAIT_SECONDS)
-        text = b"".join(iter(lambda: ours.recv(65536), b""))
+        yield ours
+
+
+def run(running: Running, script: str) -> str:
+    """All that it prints, once it has ended."""
+    ended = threading.Event()
+    running.agent().on_exit = lambda exit: ended.set() if exit.id == MAIN else None
+    with speaking(running, script) as output:
+        text = b"".join(iter(lambda: output.recv(65536), b""))
     assert ended.wait(WAIT_SECONDS)
     return text.decode()
 
