@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from proa.client.sdk import Client
 from proa.compare.portability import hosts, programs, trials
@@ -15,6 +16,7 @@ from proa.errors import Invalid, ProaError
 from proa.printable import clean
 
 IMAGE = "image"
+NOTHING: Mapping[str, Any] = {}
 X86 = ("linux/amd64", "amd64")
 
 
@@ -23,12 +25,20 @@ class Options:
     """What is asked: `kernels` are paths of kernels or of directories with some, () for those
     installed here, None for no trials on kernels.
 
-    `seconds` is how long a program that does not end is watched.
+    `seconds` is how long a program that does not end is watched, `create` are further options of
+    `Client.create` for its instances, which have no network here.
     """
 
     subject: Subject
     kernels: tuple[str, ...] | None = None
     seconds: float = 2.0
+    create: Mapping[str, Any] = field(default_factory=dict)
+
+    def how(self, form: Form, machine: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
+        """Options of `Client.create` for an instance in a form, with more of a machine."""
+        rest = {key: value for key, value in self.create.items() if key not in ("ports", "machine")}
+        both = {**self.create.get("machine", {}), **machine}
+        return {**rest, "isolation": form.isolation, "network": "none", "machine": both}
 
 
 def silent(line: str) -> None:
@@ -80,7 +90,8 @@ class Runs:
         usual = next(iter(self.seen.values()), None)
         subject, seconds = self.options.subject, self.options.seconds
         try:
-            seen = trials.in_form(self.client, subject, form, seconds, usual)
+            how = self.options.how(form)
+            seen = trials.in_form(self.client, subject, how, seconds, usual)
         except ProaError as error:
             said = clean(error.message)
             self.tried.append(Trial(form.kernel, form.key, works=False, said=said))
@@ -109,7 +120,8 @@ class Runs:
         if usual is None or not trials.works(usual, usual):
             return False
         self.told(f"trying {other.name}")
-        trial = trials.on_other(self.client, self.options.subject, other, form, usual)
+        where = trials.Where(other.name, form.key, self.options.how(form, other.machine))
+        trial = trials.on_other(self.client, self.options.subject, where, usual)
         self.tried.append(trial)
         return trial.works
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from proa.client.sdk import Client
 from proa.compare.portability.watching import Seen, watch
-from proa.compare.record import Form, Subject, Trial
+from proa.compare.record import Subject, Trial
 from proa.errors import Invalid, ProaError
 from proa.printable import clean
 
@@ -48,10 +48,13 @@ def _kernels_at(path: Path) -> Iterator[Path]:
 
 
 def in_form(
-    client: Client, subject: Subject, form: Form, seconds: float, usual: Seen | None = None
+    client: Client,
+    subject: Subject,
+    options: Mapping[str, Any],
+    seconds: float,
+    usual: Seen | None = None,
 ) -> Seen:
     """The subject's command watched in one form; when it `usual`ly listens, until it does."""
-    options: dict[str, Any] = {"isolation": form.isolation, "network": "none"}
     if usual is not None and usual.listening:
         return watch(client, subject, UNTIL, seconds=LONG_SECONDS, **options)
     return watch(client, subject, seconds=seconds, **options)
@@ -79,25 +82,27 @@ class Other:
         )
 
 
-def on_other(client: Client, subject: Subject, other: Other, form: Form, usual: Seen) -> Trial:
+@dataclass(frozen=True)
+class Where:
+    """Such a vm in one form: what it is called, and created with."""
+
+    name: str
+    form: str
+    options: Mapping[str, Any]
+
+
+def on_other(client: Client, subject: Subject, where: Where, usual: Seen) -> Trial:
     """The subject booted as a vm elsewhere; it works when it does there what is `usual`."""
     words = (UNTIL,) if usual.listening else ()
     seconds = LONG_SECONDS if usual.end != "time" else KERNEL_SECONDS
+    kernel = str(where.options["machine"].get("Kernel", ""))
     try:
-        seen = watch(
-            client,
-            subject,
-            *words,
-            seconds=seconds,
-            isolation=form.isolation,
-            network="none",
-            machine=other.machine,
-        )
+        seen = watch(client, subject, *words, seconds=seconds, **where.options)
     except ProaError as error:
-        said = error.message.replace(other.machine.get("Kernel", "") or "\0", other.name)
-        return Trial(other.name, form.key, works=False, said=clean(said))
-    name = seen.kernel if "Kernel" in other.machine else f"{seen.kernel}, {other.name}"
-    return Trial(name, form.key, works=works(seen, usual), said=told(seen))
+        said = error.message.replace(kernel, where.name) if kernel else error.message
+        return Trial(where.name, where.form, works=False, said=clean(said))
+    name = seen.kernel if kernel else f"{seen.kernel}, {where.name}"
+    return Trial(name, where.form, works=works(seen, usual), said=told(seen))
 
 
 def works(seen: Seen, usual: Seen) -> bool:
