@@ -22,7 +22,8 @@ _HERE = Path(__file__).resolve().parent
 # Place in the page → its name in the contents.
 _CONTENTS = {
     "start": "Start", "cost": "Cost", "size": "Size", "work": "Work", "isolation": "Isolation",
-    "portability": "Portability", "method": "Method", "changes": "Changes",
+    "portability": "Portability", "method": "Method", "changed": "Changed",
+    "answers": "Isolation", "unlike": "Also different",
 }  # fmt: skip
 
 

@@ -129,30 +129,41 @@ def comparative(unit: str, better: str, verdict: str) -> str:
     return _AMOUNTS[verdict == "higher"]
 
 
-def times(ratio: float) -> str:
-    """A factor of at least one, as `8.1`, `62` or `1.04`."""
+def times(ratio: float, like: float | None = None) -> str:
+    """A factor of at least one, as `8.1`, `62` or `1.04`; in as many digits as `like` has."""
     if ratio == float("inf"):
         return "∞"
-    digits = 0 if ratio >= 20 else 1 if ratio >= 1.25 else 2
+    size = ratio if like is None else like
+    digits = 0 if size >= 20 else 1 if size >= 1.25 else 2
     return f"{ratio:,.{digits}f}"
 
 
 def factor(difference: Difference) -> tuple[str, str]:
     """How many times, and its interval: the ratio or its inverse, whichever is above one."""
-    upright = difference if difference.ratio >= 1 else turned(difference)
-    shown, low, high = times(upright.ratio), times(upright.low), times(upright.high)
-    return shown, f"{low}{DASH}{high}" if low != high else ""
+    return _factor(difference.ratio, difference.low, difference.high)
+
+
+def _factor(ratio: float, low: float, high: float) -> tuple[str, str]:
+    if ratio < 1:
+        ratio, low, high = _inverse(ratio), _inverse(high), _inverse(low)
+    shown, low_shown, high_shown = times(ratio), times(low, ratio), times(high, ratio)
+    return shown, f"{low_shown}{DASH}{high_shown}" if low_shown != high_shown else ""
+
+
+def told_factor(ratio: float, low: float, high: float, word: str) -> str:
+    """A factor with its word and interval, as `8.1x slower (7.6-8.9)`."""
+    shown, within = _factor(ratio, low, high)
+    return f"{shown}{CROSS} {word}" + (f" ({within})" if within else "")
 
 
 def verdict(measure: Measure, difference: Difference | None) -> str:
-    """What may be said of a form against another, as `8.1x slower (7.6-8.9)`."""
+    """What may be said of a form against another: a factor in words, or that nothing was found."""
     if difference is None:
         return ""
     if difference.verdict in UNTESTED:
         return difference.verdict
-    shown, within = factor(difference)
     word = comparative(measure.unit, measure.better, difference.verdict)
-    return f"{shown}{CROSS} {word}" + (f" ({within})" if within else "")
+    return told_factor(difference.ratio, difference.low, difference.high, word)
 
 
 def is_better(measure: Measure, difference: Difference | None) -> bool | None:

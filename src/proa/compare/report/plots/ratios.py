@@ -1,4 +1,4 @@
-"""How well forms work compared with the first of them: ratios of medians with their intervals.
+"""How well forms do compared with the first, or with before: ratios of medians, with intervals.
 
 Drawn so that better is always to the right: a ratio of times is turned over.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from proa.compare.record import Difference, Measure
+from proa.compare.record import Change, Difference, Measure
 from proa.compare.report.looks import Look
 from proa.compare.report.markup import Attributes, Markup, join, tag
 from proa.compare.report.plots import canvas
 from proa.compare.report.scales import Axis
-from proa.compare.report.words import CROSS, differs, number, verdict, versus
+from proa.compare.report.words import CROSS, UNTESTED, number, verdict, versus
 
 ROW, MARK_ROOM = 44, 18
 _AT = 29
@@ -31,32 +31,35 @@ class Ratio:
     words: str
 
 
-def ratio(measure: Measure, look: Look, found: Difference) -> Ratio:
-    """A difference as a ratio of how well they do."""
+Row = tuple[str, list[Ratio]]
+
+
+def ratio(look: Look, better: str, found: Difference | Change, words: str) -> Ratio | None:
+    """A difference as a ratio of how well they do; None where that has no sense."""
     value, low, high = found.ratio, found.low, found.high
-    if measure.better == "lower":
+    if better == "lower":
         value, low, high = (1 / each if each else float("inf") for each in (value, high, low))
-    return Ratio(look, value, low, high, differs(found), verdict(measure, found))
+    if not better or not 0 < low <= high < float("inf"):
+        return None
+    return Ratio(look, value, low, high, found.verdict not in UNTESTED, words)
 
 
-def rows(
-    measures: Sequence[Measure], looks: Mapping[str, Look]
-) -> list[tuple[Measure, list[Ratio]]]:
+def rows(measures: Sequence[Measure], looks: Mapping[str, Look]) -> list[Row]:
     """The measures of which a comparison with the first form can be drawn."""
     first = next(iter(looks), "")
     found = []
     for measure in measures:
         pairs = ((looks[key], versus(measure, key, first)) for key in looks if key != first)
-        ratios = [ratio(measure, look, tested) for look, tested in pairs if tested]
-        ratios = [each for each in ratios if 0 < each.low <= each.high < float("inf")]
-        if ratios and measure.better:
-            found.append((measure, ratios))
+        made = [ratio(look, measure.better, tested, verdict(measure, tested))
+                for look, tested in pairs if tested]  # fmt: skip
+        ratios = [each for each in made if each]
+        if ratios:
+            found.append((measure.title, ratios))
     return found
 
 
-def draw(name: str, measures: Sequence[Measure], looks: Mapping[str, Look]) -> Markup | None:
-    """The plot; None when no two forms were compared."""
-    shown = rows(measures, looks)
+def draw(name: str, title: str, equal: str, shown: Sequence[Row]) -> Markup | None:
+    """The plot; `equal` is written at a ratio of one.  None when there is nothing to compare."""
     if not shown:
         return None
     ends = [end for _, ratios in shown for each in ratios for end in (each.low, each.high)]
@@ -66,18 +69,16 @@ def draw(name: str, measures: Sequence[Measure], looks: Mapping[str, Look]) -> M
     for _, ratios in shown:
         tops.append(top)
         top += ROW + MARK_ROOM * (len(ratios) - 1)
-    first = next(iter(looks.values()))
-    body = [_ground(scale, top, first)]
+    body = [_ground(scale, top, equal)]
     body += [_row(*row, at, scale) for row, at in zip(shown, tops, strict=True)]
     told = " ".join(
-        f"{measure.title}: {'; '.join(f'{r.look.title} {r.words}' for r in ratios)}."
-        for measure, ratios in shown
+        f"{what}: {'; '.join(f'{r.look.title} {r.words}' for r in ratios)}."
+        for what, ratios in shown
     )
-    title = f"Work done, compared with: {first.title}"
     return canvas.drawing(name, title, told, top + canvas.TICK_ROOM, *body)
 
 
-def _ground(scale: Axis, bottom: float, first: Look) -> Markup:
+def _ground(scale: Axis, bottom: float, equal: str) -> Markup:
     one = scale.at(1.0)
     pieces = []
     for tick in sorted({*scale.ticks(), 1.0}):
@@ -95,13 +96,13 @@ def _ground(scale: Axis, bottom: float, first: Look) -> Markup:
         pieces.append(canvas.text(f"{number(tick)}{CROSS}", x, bottom + 15, class_="tick",
                                   anchor=anchor))  # fmt: skip
     anchor = "start" if one < 20 else "end" if one > 80 else "middle"
-    pieces.append(canvas.text(f"like the {canvas.short(first.noun)}", one, 11, class_="tick strong",
+    pieces.append(canvas.text(equal, one, 11, class_="tick strong",
                               anchor=anchor))  # fmt: skip
     return join(pieces)
 
 
-def _row(measure: Measure, ratios: list[Ratio], top: float, scale: Axis) -> Markup:
-    pieces = [canvas.text(canvas.short(measure.title, 30), 0, top + 15, class_="lane")]
+def _row(what: str, ratios: list[Ratio], top: float, scale: Axis) -> Markup:
+    pieces = [canvas.text(canvas.short(what, 30), 0, top + 15, class_="lane")]
     for position, each in enumerate(ratios):
         y = top + _AT + position * MARK_ROOM
         faint = "" if each.told else " untold"
@@ -110,7 +111,7 @@ def _row(measure: Measure, ratios: list[Ratio], top: float, scale: Axis) -> Mark
             tag("line", x1=canvas.percent(scale.at(each.low)), y1=y, y2=y,
                 x2=canvas.percent(scale.at(each.high)), class_=f"within f{each.look.slot}{faint}")
         )  # fmt: skip
-        tip = f"{measure.title}: {each.look.title} {each.words}"
+        tip = f"{what}: {each.look.title} {each.words}"
         mark = canvas.shape(each.look, scale.at(each.value), y, tip)
         pieces.append(tag("g", mark, class_=faint.strip() or None))
     if len(ratios) == 1:

@@ -8,6 +8,7 @@ from proa.compare.record import Measure, Part, Report
 from proa.compare.report.looks import Look
 from proa.compare.report.markup import Markup, join, tag
 from proa.compare.report.plots import ledger, memory, ratios, timeline
+from proa.compare.report.plots.canvas import short
 from proa.compare.report.sections import figures, tables
 from proa.compare.report.words import DASH, amount
 
@@ -120,7 +121,9 @@ def work(report: Report, cast: Mapping[str, Look]) -> Markup | None:
     measures = of(report, "work")
     if not measures:
         return None
-    plot = ratios.draw("work", measures, cast)
+    first = next(iter(cast.values()))
+    plot = ratios.draw("work-ratios", f"Work done, compared with: {first.title}",
+                       f"like the {short(first.noun)}", ratios.rows(measures, cast))  # fmt: skip
     lead = "Each mark is a ratio of medians with its interval; to the right is better. "
     lead += "A pale mark is one that could not be told from the line."
     shown = tables.card("Work done, side by side", plot, wide=True) if plot else None
