@@ -26,6 +26,7 @@ KEYS: dict[str, str] = {
     "os.disk": "it is, or holds, a machine's disk that boots by itself",
     "os.distroless": "neither a shell nor a package manager",
     "services": "services that are enabled or installed to run, by name",
+    "services.kernel": "services of it that are bound to the kernel they run on, by name",
     "services.started": "services its command or supervisor starts, by name",
     "supervisor": "a process supervisor that is its main program",
     "libc": "glibc, musl, none (static) ...",

@@ -121,6 +121,7 @@ ROUTES = (
     Route("POST", "/proa/images/{name}/cool", measures.cool),
     Route("POST", "/proa/images/{name}/disk", disks.to_disk, upload=True),
     Route("POST", "/proa/disks", disks.from_disk, upload=True),
+    Route("POST", "/proa/disks/facts", disks.facts),
     Route("GET", "/proa/disks", chains.table),
     Route("GET", "/proa/instances/{id}/disks", chains.listing),
     Route("POST", "/proa/instances/{id}/flatten", chains.flatten),

@@ -194,6 +194,15 @@ class Client:
         """Drop from the page cache what starting an image reads, so that the next start is cold."""
         return measures.cooled(self.call("POST", f"/proa/images/{quote(name)}/cool"))
 
+    def disk_facts(self, disk: str, *, root: int | None = None) -> dict[str, Any]:
+        """What a disk says of its machine, as `advice.disk.machine.load` takes it.
+
+        An absolute path on the engine's host, or an image that holds a disk.
+        """
+        query: dict[str, object] = {"disk": disk, "root": root}
+        facts: dict[str, Any] = self.call("POST", "/proa/disks/facts", query)
+        return facts
+
     # -- registries --------------------------------------------------------------------------------
 
     def pull(

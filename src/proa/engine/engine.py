@@ -64,8 +64,10 @@ from proa.isolation.base import Running
 from proa.isolation.vm import confinement
 
 if TYPE_CHECKING:
+    from proa.advice.disk.machine import Machine
     from proa.advice.verdict import Advice
     from proa.engine.advise import Question
+    from proa.engine.disk_facts import Wanted
     from proa.engine.measures import Measures
 
 Filters = dict[str, list[str]]
@@ -505,6 +507,12 @@ class Engine:
     ) -> Iterator[str | disk_import.Imported]:
         """An image of a machine's disk: progress, then the image and its ledger."""
         return disk_import.from_disk(self._core, upload, origin)
+
+    def disk_facts(self, which: Wanted) -> Machine:
+        """The machine on a disk of the host's, or in an image: its services, by its files."""
+        from proa.engine import disk_facts  # whose tables take a while to load
+
+        return disk_facts.machine(self._core, which)
 
     def build(
         self, request: BuildRequest, report: Report, cancel: threading.Event, login: str = ""

@@ -1,4 +1,4 @@
-"""`/proa/images/{name}/disk`, `/proa/disks`: images made into disks, disks made into images.
+"""`/proa/images/{name}/disk`, `/proa/disks`: images made disks, disks made images, disks read.
 
 A disk travels as a line of JSON, `{"size": bytes, "parts": [[offset, length], ...]}`, and then the
 bytes of these parts; lines of progress (`{"status": ...}`) come before it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from proa.api.answer import Answer, Streamed, json_bytes
+from proa.api.answer import Answer, Streamed, json_bytes, json_reply
 from proa.api.errors import message_of
 from proa.api.request import Request
 from proa.engine import disk_import, disks
@@ -72,6 +72,15 @@ def _lines(
             "containerfile": item.containerfile, "problems": item.problems,
         }  # fmt: skip
         yield json_bytes(facts)
+
+
+def facts(engine: Engine, request: Request) -> Answer:
+    """POST /proa/disks/facts: what a disk of the host's (or in an image) says of its machine."""
+    from proa.advice.disk.machine import document
+    from proa.engine.disk_facts import Wanted
+
+    which = Wanted(request.text("disk"), request.whole("root"))
+    return json_reply(document(engine.disk_facts(which)))
 
 
 def _told(pieces: Iterator[bytes]) -> Iterator[bytes]:
