@@ -12,11 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from benchmarks import (
     builds,
+    clones,
     copies,
     density,
     diskio,
@@ -40,6 +41,7 @@ IMAGE_ROWS = (builds, loads, pulls, shares, machines)
 LIMITS: dict[str, float] = {
     "proa monitor": 300,
     "qemu, unused (private)": 20 * 1024,
+    **clones.LIMITS,
     **copies.LIMITS,
     **density.LIMITS,
     **first.LIMITS,
@@ -173,6 +175,25 @@ def timed_rows(found: rows.Field, wanted: set[str], stack: contextlib.ExitStack)
         yield from first.rows(Path(folder))
 
 
+def watched_rows(found: rows.Field, wanted: set[str], stack: contextlib.ExitStack) -> Iterator[Row]:
+    """Everything that is not one job again and again."""
+
+    def chosen(keys: Set[str]) -> bool:
+        return not wanted or bool(wanted & keys)
+
+    def folder() -> Path:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="proa-rows-")))
+
+    if chosen(diskio.KEYS):
+        yield from diskio.rows(folder())
+    if chosen(copies.KEYS):
+        yield from copies.rows(found.vms["clone"])
+    if chosen(clones.KEYS):
+        yield from clones.rows(folder())
+    if chosen(density.KEYS):
+        yield from density.rows(found.vms["clone"])
+
+
 def main() -> int:
     """Parse, measure, print, keep."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -200,17 +221,8 @@ def main() -> int:
             if not wanted or key in wanted:
                 played.append(measure(found))
                 print("\n".join(report(played[-1])), flush=True)
-        if not wanted or wanted & diskio.KEYS:
-            with tempfile.TemporaryDirectory(prefix="proa-disks-") as folder:
-                for row in diskio.rows(Path(folder)):
-                    played.append(row)
-                    print("\n".join(report(row)), flush=True)
-        if not wanted or wanted & copies.KEYS:
-            for row in copies.rows(found.vms["clone"]):
-                played.append(row)
-                print("\n".join(report(row)), flush=True)
-        if not wanted or wanted & density.KEYS:
-            for row in density.rows(found.vms["clone"]):
+        with contextlib.ExitStack() as stack:
+            for row in watched_rows(found, wanted, stack):
                 played.append(row)
                 print("\n".join(report(row)), flush=True)
         path = save(played, found.absent, facts)

@@ -47,10 +47,10 @@ def rows(engine: EngineProcess) -> Iterator[Row]:
         machines = [int(each.state()["Pid"]) for each in everyone]
         weight.samples["qemu and monitor, idle clone (PSS)"] = [_weight(pid) for pid in machines]
         yield weight
-        cost.samples[f"{CLONES} idle clones"] = [_share(machines)]
+        cost.samples[f"{CLONES} idle clones"] = [processor_share(machines)]
         for each in everyone:
             each.api.call("POST", f"{each.path}/pause")
-        cost.samples[f"{CLONES} paused clones"] = [_share(machines)]
+        cost.samples[f"{CLONES} paused clones"] = [processor_share(machines)]
         yield cost
     finally:
         place.close()
@@ -65,7 +65,7 @@ def _weight(machine: int) -> float:
     return float(memory.pss_kilobytes([machine, *parent]))
 
 
-def _share(machines: list[int]) -> float:
+def processor_share(machines: list[int]) -> float:
     """Percent of one processor that they take together."""
     before, began = sum(map(_spent_ns, machines)), time.monotonic()
     time.sleep(WATCHED_SECONDS)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.first import _host
+from benchmarks.first import make_host
 from benchmarks.measure import Budget, Row
 from proa import plan
 from proa.agent import MAIN, Agent, Attach, Exit, Kind
@@ -59,7 +59,7 @@ OVER = (
 
 def rows(root: Path, rounds: int = 5) -> Iterator[Row]:
     """Every work as a row; in a round each way boots a guest and does all of them once."""
-    host = _host(root)
+    host = make_host(root)
     tree, image = root / "tree", root / "image.erofs"
     command = ["cc", "-O2", "-static", "-pthread", "-o", str(tree / "bin/diskio"), str(SOURCE)]
     subprocess.run(command, check=True)
