@@ -146,7 +146,7 @@ def test_sizes_and_ledger_are_what_du_finds(session_engine: EngineProcess) -> No
     assert rows["alpha"] == blocks(300_000)
     assert rows["beta"] == blocks(400_000)
     assert rows["hidden in lower layers"] >= blocks(500_000) + blocks(200_000)
-    assert blocks(100_000) <= rows["of no package"] <= blocks(100_000) + 5 * 4096
+    assert blocks(100_000) <= rows["others"] <= blocks(100_000) + 5 * 4096
 
 
 def test_a_vm_adds_to_the_disk_what_du_finds(vm: Place, session_engine: EngineProcess) -> None:

@@ -1,7 +1,8 @@
 """What a process has in memory, by the kernel's own account (proc(5): smaps, smaps_rollup).
 
 PSS counts a page that several processes map in equal shares, so that sums over processes are what
-the host has given; *private* are pages nobody else maps.
+the host has given.  Pages of files are in the page cache, once for all who map them; anonymous ones
+end with whoever has them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from proa.host import pseudo
 
 @dataclass(frozen=True)
 class Pages:
-    """Bytes; `anonymous` is of no file, `shmem` (PSS) is of files in memory."""
+    """Bytes of PSS by kind: of no file, of files on disks, of files in memory."""
 
-    pss: int = 0
-    private: int = 0
     anonymous: int = 0
+    file: int = 0
     shmem: int = 0
 
     def __add__(self, other: Pages) -> Pages:
@@ -29,26 +29,35 @@ class Pages:
         return Pages(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Pages)))
 
     @property
-    def shared(self) -> int:
-        """This process's share of what others map as well."""
-        return self.pss - self.private
+    def pss(self) -> int:
+        """All of it."""
+        return self.anonymous + self.file + self.shmem
+
+    @property
+    def own(self) -> int:
+        """What ends with the process, or when it lets go of it."""
+        return self.anonymous + self.shmem
 
 
 @dataclass(frozen=True)
 class Area:
-    """One mapping; `common` when what is written is seen by all who map it."""
+    """One mapping; `common` when what is written is seen by all who map it.
+
+    `written` are its anonymous pages, copies of a file's that were made when they were written.
+    """
 
     start: int
     end: int
     common: bool
     inode: int
-    pages: Pages
+    pss: int
+    written: int
 
 
 def rollup(pid: int) -> Pages:
     """All of a process; nothing of one that has ended."""
     found = _numbers(pseudo.read(Path(f"/proc/{pid}/smaps_rollup")).splitlines()[1:])
-    return _pages(found, found.get("Pss_Shmem", 0))
+    return Pages(*(found.get(f"Pss_{kind}", 0) for kind in ("Anon", "File", "Shmem")))
 
 
 def areas(pid: int) -> Iterator[Area]:
@@ -94,17 +103,14 @@ def _read(pid: int) -> str:
 def _area(head: str, lines: list[str]) -> Area:
     where, modes, _, _, inode, *_ = head.split(maxsplit=5)
     start, _, end = where.partition("-")
-    pages = _pages(_numbers(lines), 0)
-    return Area(int(start, 16), int(end, 16), modes[3:4] == "s", int(inode), pages)
+    found = _numbers(lines)
+    pss, written = found.get("Pss", 0), found.get("Anonymous", 0)
+    return Area(
+        int(start, 16), int(end, 16), modes[3:4] == "s", int(inode), pss, min(pss, written)
+    )  # fmt: skip
 
 
 def _numbers(lines: list[str]) -> dict[str, int]:
     """`Name:  123 kB` lines as bytes."""
     words = (line.split() for line in lines)
     return {word[0][:-1]: int(word[1]) * 1024 for word in words if word[2:] == ["kB"]}
-
-
-def _pages(found: dict[str, int], shmem: int) -> Pages:
-    private = found.get("Private_Clean", 0) + found.get("Private_Dirty", 0)
-    private += found.get("Private_Hugetlb", 0)
-    return Pages(found.get("Pss", 0), private, found.get("Anonymous", 0), shmem)

@@ -20,12 +20,15 @@ from proa.image.layer.mounted import mounted
 from proa.image.layer.unpacked import facts_at
 from proa.image.machine.ledger import unmerged
 from proa.image.sbom import owners
+from proa.image.sbom.component import short
+from proa.image.sbom.reading import MAXIMUM_ENTRIES
 
 ROWS_MAXIMUM = 30
 BLOCK = 512
 HIDDEN = "hidden in lower layers"
 DIRECTORIES = "directories"
-OTHER = "of no package"
+OTHER = "others"
+NAMES_MAXIMUM = 100_000
 REST = "the rest"
 
 
@@ -88,7 +91,9 @@ def _count(root: int, known: Mapping[bytes, str]) -> tuple[Counter[str], str]:
     """Bytes by package, or by directory where no package is known; a link counts once."""
     counted: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
-    for path, status in _walk(root):
+    for number, (path, status) in enumerate(_walk(root)):
+        if number > MAXIMUM_ENTRIES:
+            raise Corrupt(f"the image has more than '{MAXIMUM_ENTRIES}' names")
         if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
             if (status.st_dev, status.st_ino) in seen:
                 continue
@@ -101,6 +106,8 @@ def _count(root: int, known: Mapping[bytes, str]) -> tuple[Counter[str], str]:
             name = known.get(path) or known.get(os.fsencode(unmerged(os.fsdecode(path)))) or OTHER
         else:
             name = _directory(path)
+        if len(counted) >= NAMES_MAXIMUM and name not in counted:
+            name = OTHER
         counted[name] += status.st_blocks * BLOCK
     return counted, "package" if known else "directory"
 
@@ -109,7 +116,7 @@ def _directory(path: bytes) -> str:
     """The topmost directory a file is in, of /usr the one below."""
     parts = path.split(b"/")
     depth = 2 if parts[0] in (b"usr", b"var") else 1
-    return "/" + os.fsdecode(b"/".join(parts[: min(depth, len(parts) - 1)]))
+    return short("/" + os.fsdecode(b"/".join(parts[: min(depth, len(parts) - 1)])))
 
 
 def _walk(root: int) -> Iterator[tuple[bytes, os.stat_result]]:
@@ -137,10 +144,8 @@ def _walk(root: int) -> Iterator[tuple[bytes, os.stat_result]]:
 
 def _cut(counted: Counter[str], kind: str) -> tuple[Row, ...]:
     """The largest, then one row for all the others."""
-    special = (OTHER, DIRECTORIES)
-    rows = [
-        Row(name, size, "" if name in special else kind) for name, size in counted.most_common()
-    ]
+    notes = {OTHER: f"of no {kind}", DIRECTORIES: ""}
+    rows = [Row(name, size, notes.get(name, kind)) for name, size in counted.most_common()]
     listed, left = rows[: ROWS_MAXIMUM - 2], rows[ROWS_MAXIMUM - 2 :]
     if len(left) > 1:
         note = f"{len(left)} more"

@@ -12,8 +12,6 @@ from proa.host import smaps
 from proa.host.cgroup import Cgroup, Kept
 from proa.host.smaps import Pages
 
-MONITOR = "monitor"
-
 
 @dataclass(frozen=True)
 class Part:
@@ -73,9 +71,9 @@ def of_processes(group: Cgroup) -> Memory:
     """The memory of a place whose processes are the instance's own."""
     found = held(group)
     parts = (
-        Part("processes", found.pages.private, note="the instance's own, their private pages"),
-        Part("programs and libraries", found.pages.shared, True,
-             "pages that other processes of the host map, too"),
+        Part("processes", found.pages.own, note="what its programs have made for themselves"),
+        Part("programs and libraries", found.pages.file, True,
+             "its files that are mapped: in the page cache, once for all who use them"),
         *around([found], found.pages.shmem),
     )  # fmt: skip
     return Memory(there(parts), cache([found]), found.processes, found.cpu_ns)
@@ -88,8 +86,8 @@ def around(places: list[Held], mapped_shmem: int) -> tuple[Part, ...]:
     kernel = sum(item.kept.kernel_bytes for item in places)
     shmem = sum(item.kept.shmem_bytes for item in places)
     return (
-        Part(MONITOR, monitors.private, note="Proa's process that holds the instance"),
-        Part("Proa's program", monitors.shared, True, "one for all monitors of the host"),
+        Part("monitor", monitors.own, note="Proa's process that holds the instance"),
+        Part("Proa's program", monitors.file, True, "one for all monitors of the host"),
         Part("files in memory", max(0, shmem - mapped_shmem), note="tmpfs, /dev/shm"),
         Part("page tables", tables),
         Part("kernel", max(0, kernel - tables), note="stacks, sockets, slabs: by its cgroup"),

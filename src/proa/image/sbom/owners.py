@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from proa.errors import Corrupt, HostError, NotFound, Unsupported
 from proa.image.sbom import databases, reading
+from proa.image.sbom.component import short
 
 _LIST_MAXIMUM = 16 << 20
+_PAIRS_MAXIMUM = 4_000_000
 _DPKG = "var/lib/dpkg"
 _LIST = ".list"
 _APK = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
@@ -24,7 +27,7 @@ def of(root: int, work: Path) -> dict[bytes, str]:
     What cannot be read leaves its files without a package.
     """
     for read in (_dpkg, _apk, lambda top: _rpm(top, work)):
-        found = dict(_readable(read, root))
+        found = dict(itertools.islice(_readable(read, root), _PAIRS_MAXIMUM))
         if found:
             return found
     return {}
@@ -41,7 +44,7 @@ def _dpkg(root: int) -> Iterator[Pair]:
     """dpkg's lists of files, and distroless's sums beside its status."""
     for name in reading.names(root, f"{_DPKG}/info"):
         if name.endswith(_LIST):
-            package = name.removesuffix(_LIST).partition(":")[0]
+            package = short(name.removesuffix(_LIST).partition(":")[0])
             text = reading.read(root, f"{_DPKG}/info/{name}", _LIST_MAXIMUM) or b""
             for line in text.split(b"\n"):
                 yield line[1:], package
@@ -49,7 +52,7 @@ def _dpkg(root: int) -> Iterator[Pair]:
         if name.endswith(".md5sums"):
             text = reading.read(root, f"{_DPKG}/status.d/{name}", _LIST_MAXIMUM) or b""
             for line in text.split(b"\n"):
-                yield line.partition(b"  ")[2], name.removesuffix(".md5sums")
+                yield line.partition(b"  ")[2], short(name.removesuffix(".md5sums"))
 
 
 def _apk(root: int) -> Iterator[Pair]:
@@ -60,7 +63,7 @@ def _apk(root: int) -> Iterator[Pair]:
         for line in text.split(b"\n"):
             key, value = line[:2], line[2:]
             if key == b"P:":
-                package = value.decode(errors="replace")
+                package = short(value.decode(errors="replace"))
             elif key == b"F:":
                 directory = value + b"/" if value else b""
             elif key == b"R:":
@@ -72,4 +75,4 @@ def _rpm(root: int, work: Path) -> Iterator[Pair]:
     for line in databases.ask_rpm(root, work, _RPM_FORMAT).splitlines():
         package, tab, path = line.partition("\t")
         if tab:
-            yield os.fsencode(path[1:]), package
+            yield os.fsencode(path[1:]), short(package)

@@ -19,6 +19,7 @@ from proa.isolation.vm.machine import Machine
 
 OWN_NOTE = "its kernel, its programs and what it caches; {0} MiB is what the guest sees"
 SHARED_NOTE = "pages of its template that it has not written"
+MAPPED_NOTE = "its program and libraries, a booted kernel's file: in the page cache, once for all"
 TEMPLATE_NOTE = "kept in memory once for all clones; what this one has mapped of it is counted"
 
 
@@ -29,20 +30,21 @@ def account(machine: Machine) -> Memory:
     helpers = [machine.places.cgroup(name) for name in machine.places_beside]
     found += [memory.held(helper) for helper in helpers]
     ram = _ram(machine)
-    own, shared = _split(ram)
+    own = sum(area.pss if area.common else area.written for area in ram)
+    shared = sum(area.pss for area in ram) - own
     inodes = {area.inode for area in ram if area.common and area.inode}
     also = _mapped_by(helpers, inodes)  # a server of folders maps the RAM as well
-    qemu = found[0].pages - _sum(ram)
+    qemu = found[0].pages - _pages(ram)
     beside = sum((item.pages for item in found[1:]), Pages()) - also
     note = OWN_NOTE.format(machine.facts.get("ram_mib", machine.shape.ram_bytes >> 20))
     parts = (
         Part("guest RAM, its own", own + also.pss, note=note),
         Part("guest RAM of the template", shared, True, SHARED_NOTE),
-        Part("qemu", qemu.private, note="its heap, devices and translated code"),
-        Part("qemu's program and libraries", qemu.shared, True, "one for all vms of the host"),
-        Part("servers of folders and TPM", beside.private),
-        Part("their programs", beside.shared, True),
-        *memory.around(found, _in_files(found, ram)),
+        Part("qemu", qemu.own, note="its heap, devices and translated code"),
+        Part("files qemu has mapped", qemu.file, True, MAPPED_NOTE),
+        Part("servers of folders and TPM", beside.own),
+        Part("their programs", beside.file, True),
+        *memory.around(found, sum(item.pages.shmem for item in found) - shared),
     )
     return Memory(
         memory.there(parts), memory.there((*_template(ram, place.pid), *memory.cache(found))),
@@ -78,28 +80,18 @@ def _ranges(machine: Machine) -> Iterator[tuple[int, int]]:
             yield address, address + size
 
 
-def _split(ram: list[Area]) -> tuple[int, int]:
-    """Bytes of its own, and of a template's file."""
-    own = sum(area.pages.pss if area.common else area.pages.anonymous for area in ram)
-    return own, _sum(ram).pss - own
-
-
-def _sum(areas: list[Area]) -> Pages:
-    return sum((area.pages for area in areas), Pages())
+def _pages(areas: list[Area]) -> Pages:
+    """The guest's memory as the process's account has it: files are in memory here."""
+    written = sum(area.pss if not area.inode else area.written for area in areas)
+    return Pages(written, 0, sum(area.pss for area in areas) - written)
 
 
 def _mapped_by(helpers: list[Cgroup], inodes: set[int]) -> Pages:
     found = Pages()
     for helper in helpers if inodes else ():
         for pid in helper.pids():
-            found += _sum([area for area in smaps.areas(pid) if area.inode in inodes])
+            found += _pages([area for area in smaps.areas(pid) if area.inode in inodes])
     return found
-
-
-def _in_files(found: list[memory.Held], ram: list[Area]) -> int:
-    """Of the charge for files in memory, what is in a process's account already."""
-    template = sum(a.pages.pss - a.pages.anonymous for a in ram if a.inode and not a.common)
-    return max(0, sum(item.pages.shmem for item in found) - template)
 
 
 def _template(ram: list[Area], pid: int) -> tuple[Part, ...]:

@@ -34,6 +34,7 @@ FACTS = {"memory_bytes", "memory_digest", "state_digest", "seed_digest", "place_
 ZERO = bytes(CELL)
 SETTLE_SECONDS = 0.8
 SAVE_SECONDS = 30.0
+STORED_MAXIMUM = 16  # generic ones, of about 90 MB
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 IGNORE_SHARED: qmp.Command = (
     "migrate-set-capabilities",
@@ -140,13 +141,25 @@ class Templates:
         with (self._root / f"{key}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
-                return load(directory)
+                found = load(directory)
+                os.utime(directory)
+                return found
             except FileNotFoundError:
                 pass
             except Corrupt as error:
                 log.warning("the template '%s' is made again: %s", key, error)
             self._make(machine, directory)
+            self._prune(directory)
             return load(directory)
+
+    def _prune(self, newest: Path) -> None:
+        """Remove the generic templates used longest ago, beyond the maximum."""
+        kept = {newest.name, *(item.key for item in list(self._loaded.values()))}
+        stored = [path.parent for path in self._root.glob("[0-9a-f]*/template.json")]
+        stored.sort(key=lambda path: path.stat().st_mtime)
+        for path in stored[:-STORED_MAXIMUM]:
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _make(self, machine: qemu.Machine, directory: Path) -> None:
         """Boot, prepare a place, let the guest settle, save; the directory appears complete."""
