@@ -10,7 +10,7 @@ from pathlib import Path
 
 from proa.api.answer import API_VERSION, API_VERSION_MINIMUM
 from proa.api.table import ROUTES
-from proa.cli import engine, main
+from proa.cli import advise, engine, main
 from proa.engine import config
 from proa.errors import ProaError
 from proa.isolation.vm.settings import Settings
@@ -54,6 +54,7 @@ def test_environment() -> None:
 
 def test_exit_codes() -> None:
     codes = {engine.EXIT_NOT_RUNNING, main.EXIT_INTERRUPTED, main.EXIT_BROKEN_PIPE}
+    codes |= {advise.VIOLATED, advise.CONTRADICTED, advise.IMPOSSIBLE}
     codes |= {ProaError.exit_code, 126, 127}  # the latter two are Docker's, per LaunchError
     assert {int(code) for code in table("Exit codes of the command")} == codes
 

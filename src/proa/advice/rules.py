@@ -145,7 +145,7 @@ FOR_A_VM = (
          "it asks for its confinement to be off ({0})"),
     Rule("denied-calls", VM, 4, c.RISKY, has("seen.syscalls"),
          "it was seen to make system calls that a container is denied: {0}"),
-    Rule("kernels-favour", VM, 3.5, c.INFRASTRUCTURE, has("run.interesting"),
+    Rule("kernels-favour", VM, 4.5, c.INFRASTRUCTURE, has("run.interesting"),
          "its main program needs the kernel's favour: {0}"),
     Rule("favoured-programs", VM, 0.5, c.INFRASTRUCTURE,
          unless(has("programs.interesting"), has("run.interesting")),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from proa.advice.facts import Value
 from tests.support import programs as p
-from tests.support.cases import CONTAINER, VM, Case, File, Tree, Value
+from tests.support.cases import CONTAINER, VM, Case, File, Link, Tree
 
 SYSTEM = "a whole system is a vm"
 PROGRAM = "one program is a container"
@@ -18,15 +19,15 @@ SEVERAL = "a few programs are not a system yet"
 
 
 def image(
-    name: str, label: str, principle: str, why: str, tree: Tree | None = None,
-    packages: tuple[str, ...] = (), stated: dict[str, Value] | None = None,
-    platform: str = "linux/amd64", **config: Any,
-) -> Case:  # fmt: skip
-    """An image's case; what else is named is its configuration."""
+    name: str, label: str, principle: str, why: str, tree: Tree | None = None, **more: Any
+) -> Case:
+    """An image's case; `packages`, `stated`, `platform`, and all else is its configuration."""
+    packages: tuple[str, ...] = more.pop("packages", ())
+    stated: dict[str, Value] = more.pop("stated", {})
+    platform: str = more.pop("platform", "linux/amd64")
     return Case(
-        name, "image", label, principle, why, tree or {}, packages, config, platform,
-        stated=stated or {},
-    )  # fmt: skip
+        name, "image", label, principle, why, tree or {}, packages, more, platform, stated=stated
+    )
 
 
 SYSTEMD = ("systemd", "systemd-sysv")
@@ -109,6 +110,9 @@ PROGRAMS = (
     image("dense-workers", CONTAINER, PASSING, "one may cost 16 MB",
           {**p.shell(), "worker": p.static()}, Cmd=["/worker"],
           stated={"stated.memory_budget_bytes": 16_000_000, "stated.state": "stateless"}),
+    image("runit-pair", CONTAINER, SEVERAL, "a server and its exporter under runit",
+          {**p.shell(), "sbin/runsvdir": p.static(), "etc/service/web/run": "#!/bin/sh\n",
+           "etc/service/exporter/run": "#!/bin/sh\n"}, Cmd=["runsvdir", "/etc/service"]),
     image("two-under-s6", CONTAINER, SEVERAL, "a server and a log sender under s6",
           {**p.shell(), "init": File("#!/bin/sh\n"), "etc/s6-overlay/s6-rc.d/user/contents.d/web":
            "", "etc/s6-overlay/s6-rc.d/user/contents.d/log": ""}, Entrypoint=["/init"]),
@@ -128,6 +132,15 @@ SYSTEMS = (
     image("system-with-kernel", VM, SYSTEM, "it brings kernel and boot loader along",
           {**p.systemd("sshd"), "boot/vmlinuz-6.1.0-18-amd64": b"MZ" + bytes(512),
            "boot/grub/grub.cfg": "menuentry\n"}, Cmd=["/sbin/init"]),
+    image("started-by-script", VM, SYSTEM, "a script that starts a server's services, one by one",
+          {**p.shell(), "start.sh": File("#!/bin/sh\nservice ssh start\nservice cron start\n"
+           "service mysql start\nservice apache2 start\nservice postfix start\n"
+           "service named start\ntail -f /dev/null\n")}, Cmd=["/start.sh"],
+          ExposedPorts=["22/tcp", "25/tcp", "53/udp", "80/tcp", "3306/tcp"],
+          stated={"stated.lifetime": "years", "stated.change": "yearly"}),
+    image("foreign-system", VM, SYSTEM, "a whole system, and for another processor",
+          {"lib/systemd/systemd": p.elf(183), "sbin/init": Link("/lib/systemd/systemd"),
+           **p.units("sshd", "mosquitto")}, platform="linux/arm64", Cmd=["/sbin/init"]),
     image("supervised-suite", VM, SYSTEM, "seven servers in one are a server",
           p.supervised("nginx", "postgres", "redis", "cron", "postfix", "sshd", "rsyslogd"),
           Cmd=["supervisord"], ExposedPorts=["80/tcp", "22/tcp", "25/tcp", "5432/tcp", "6379/tcp"],
