@@ -71,6 +71,7 @@ class Service:
     product: str = ""
     version: Found | None = None
     command: str = ""
+    before: tuple[Found, ...] = ()  # what is run before it
     user: str = ""
     directory: str = ""
     forks: bool = False
@@ -129,7 +130,7 @@ def document(machine: Machine) -> dict[str, Any]:
 _PARTS: dict[str, Any] = {
     "services": Service, "ports": Listening, "needs": Need,
     **dict.fromkeys(("distribution", "version", "init", "kernel", "bootloader", "desktop"), Found),
-    **dict.fromkeys(("modules", "settings", "data", "environment", "risks"), Found),
+    **dict.fromkeys(("modules", "settings", "data", "environment", "risks", "before"), Found),
 }  # fmt: skip
 
 

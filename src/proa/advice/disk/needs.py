@@ -62,7 +62,11 @@ def _named(line: str, known: list[Service]) -> Iterator[tuple[Service, str, int]
         schemes = [item for item in known if match[1] in _row(item).schemes]
         found = _at(known, port) or next(iter(schemes), None)
         if found:
-            yield found, f"its settings name {match[1]}://{match[2]}", port
+            yield (
+                found,
+                f"its settings name {match[0].rpartition('@')[2] if '@' in match[0] else match[0]}",
+                port,
+            )
     for match in _ADDRESS.finditer(line):
         found = _at(known, int(match[1]))
         if found:

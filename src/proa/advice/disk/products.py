@@ -76,7 +76,7 @@ TABLE: tuple[Product, ...] = (
     Product("influxdb", "influxdb", "influxdb", "/var/lib/influxdb", ("8086/tcp",),
             "/var/lib/influxdb", r"/etc/influxdb/[^/]+", r"influxdb2?", r"\d+\.\d+", (), r"(?!)",
             (), ("INFLUX", "INFLUXDB")),
-    Product("php-fpm", r"php[\d.]*-fpm", "php", "", ("9000/tcp",), "",
+    Product("php-fpm", r"php[\d.]*-fpm", "php:{}-fpm", "", ("9000/tcp",), "",
             r"/etc/php(?:/[\d.]+/fpm)?/(?:php-fpm\.conf|pool\.d/[^/]+|php-fpm\.d/[^/]+)",
             r"php[\d.]*-fpm", r"\d+\.\d+", (), r"/(?:var/)?run/php[\w./-]*"),
     Product("tomcat", r"tomcat\d*", "tomcat", "/usr/local/tomcat/webapps", ("8080/tcp",),

@@ -68,7 +68,7 @@ def _service(tree: Tree, item: Started) -> Service:
     risks = tuple(_risks(tree, item, program, command))
     return Service(
         item.name, item.kind, item.path, item.enabled, _role(item, product, risks, command),
-        product.key if product else "", None, command,
+        product.key if product else "", None, command, tuple(program.all("ExecStartPre")),
         program.one("User") or item.user, program.one("WorkingDirectory").lstrip("-"),
         forks=program.one("Type") == "forking",
         once=program.one("Type") == "oneshot" and item.kind == "service" and product is None,
