@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from proa.advice import stated
 from proa.advice.compose import values
 from proa.advice.compose.app import COMPLETED, EMPTY, App, Service
 from proa.advice.compose.document import Node
 from proa.advice.compose.values import Mount
 from proa.advice.facts import Fact, Facts, Value
+from proa.errors import Invalid
 
 OWN = "x-proa"  # a mapping, or the beginning of a key, of a service, of its labels, of the file
 _SOCKETS = ("docker.sock", "podman.sock", "containerd.sock", "crio.sock", "proa.sock")
@@ -170,20 +172,6 @@ def _of_app(app: App, service: Service) -> Iterator[Fact]:
             return
 
 
-# Name after `x-proa-` → fact, and how its value is read.
-STATED: Mapping[str, tuple[str, Callable[[Node], Value]]] = {
-    "trust": ("stated.trust", values.text),
-    "tenants": ("stated.tenants", values.flag),
-    "start-budget": ("stated.start_budget_ms", lambda node: values.seconds(node) * 1000),
-    "start-budget-ms": ("stated.start_budget_ms", values.number),
-    "memory-budget": ("stated.memory_budget_bytes", values.size_bytes),
-    "lifetime": ("stated.lifetime", values.text),
-    "state": ("stated.state", values.text),
-    "change": ("stated.change", values.text),
-    "compliance": ("stated.compliance", values.text),
-}
-
-
 def _stated(app: App, service: Service) -> Iterator[Fact]:
     """What its owner states: of the service, in its labels, of the whole file; the first counts."""
     labels = service.node.get("labels") or EMPTY
@@ -195,13 +183,17 @@ def _stated(app: App, service: Service) -> Iterator[Fact]:
     seen: set[str] = set()
     for node, path in places:
         for name, item, key in _own(node):
-            if name not in STATED:
-                known = ", ".join(STATED)
-                raise item.mark.error(f"unknown statement '{key[:80]}'", hint=f"known: {known}")
-            fact, reader = STATED[name]
-            if fact not in seen:
-                seen.add(fact)
-                yield Fact(fact, reader(item), f"{item.mark} {path}{'.' if path else ''}{key}")
+            fact = _statement(name, item, f"{item.mark} {path}{'.' if path else ''}{key}")
+            if fact.key not in seen:
+                seen.add(fact.key)
+                yield fact
+
+
+def _statement(name: str, item: Node, source: str) -> Fact:
+    try:
+        return stated.fact(name, values.text(item), source)
+    except Invalid as error:
+        raise item.mark.error(error.message, error.hint) from None
 
 
 def _own(node: Node) -> Iterator[tuple[str, Node, str]]:
@@ -209,6 +201,6 @@ def _own(node: Node) -> Iterator[tuple[str, Node, str]]:
     for key, item in node.items():
         if key == OWN:
             for inner, value in item.items():
-                yield inner.replace("_", "-"), value, f"{key}.{inner}"
+                yield inner, value, f"{key}.{inner}"
         elif key.startswith(f"{OWN}-"):
-            yield key.removeprefix(f"{OWN}-").replace("_", "-"), item, key
+            yield key.removeprefix(f"{OWN}-"), item, key
