@@ -10,10 +10,8 @@ by the configuration is asked before the passwords in the file.
 
 from __future__ import annotations
 
-import base64
-import binascii
+import binascii  # `base64` and `pathlib` cost a command more than all the rest
 import os
-from pathlib import Path
 
 from proa.client import fastjson
 from proa.errors import Corrupt, HostError, Invalid, NotFound, Timeout
@@ -55,7 +53,11 @@ def registry_of(name: str) -> str:
 
 def header(login: Login | None) -> str:
     """The value of `X-Registry-Auth` (of `X-Registry-Config` for a map of logins)."""
-    return base64.urlsafe_b64encode(fastjson.dumps(login or {}).encode()).decode()
+    return _base64(fastjson.dumps(login or {})).translate({ord("+"): "-", ord("/"): "_"})
+
+
+def _base64(text: str) -> str:
+    return binascii.b2a_base64(text.encode(), newline=False).decode()
 
 
 def _host(key: str) -> str:
@@ -93,26 +95,26 @@ def all_logins() -> dict[str, Login]:
     return found
 
 
-def _files() -> Iterator[Path]:
+def _files() -> Iterator[str]:
     yield config_file()
     if named := os.environ.get("REGISTRY_AUTH_FILE"):
-        yield Path(named)
+        yield named
         return
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        yield Path(runtime) / "containers" / "auth.json"
-    yield (
-        Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "containers/auth.json"
-    )
+        yield f"{runtime}/containers/auth.json"
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    yield f"{home}/containers/auth.json"
 
 
-def config_file() -> Path:
-    """Docker's configuration of this user."""
-    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+def config_file() -> str:
+    """Path of Docker's configuration of this user."""
+    home = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    return os.path.join(home, "config.json")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: str) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             data = file.read(FILE_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return {}
@@ -163,7 +165,7 @@ def _entry(entry: Any, key: str) -> Login | None:
         return {"identitytoken": token}
     if auth := _text(entry, "auth"):
         try:
-            pair = base64.b64decode(auth, validate=True).decode()
+            pair = binascii.a2b_base64(auth, strict_mode=True).decode()
         except (ValueError, binascii.Error):
             pair = ""
         user, colon, password = pair.partition(":")
@@ -194,9 +196,9 @@ def save(registry: str, login: Login) -> str:
         entry = {"identitytoken": kept["identitytoken"]}
     else:
         pair = f"{kept.get('username', '')}:{kept.get('password', '')}"
-        entry = {"auth": base64.b64encode(pair.encode()).decode()}
+        entry = {"auth": _base64(pair)}
     _write({**document, "auths": {**_section(document, "auths"), key: entry}})
-    return f"docker-credential-{helper}" if helper else str(config_file())
+    return f"docker-credential-{helper}" if helper else config_file()
 
 
 def erase(registry: str) -> bool:
@@ -218,6 +220,7 @@ def erase(registry: str) -> bool:
 
 def _write(document: dict[str, Any]) -> None:
     import json
+    from pathlib import Path
 
     path = Path(os.path.realpath(config_file()))  # a link stays one
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
