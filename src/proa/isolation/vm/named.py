@@ -28,16 +28,25 @@ TREE = "its modules are expected in ../lib/modules/RELEASE beside it, or in /lib
 
 
 def key(path: str) -> str:
-    """What tells this file, as it is now, from others.  Raises NotFound, Invalid."""
+    """The kernel's release, and what tells this file as it is now from others.
+
+    Raises NotFound, Invalid.
+    """
     try:
         facts = os.stat(path)
+        named = _release(Path(path)) if stat.S_ISREG(facts.st_mode) else ""
     except OSError as error:
         said = (error.strerror or "").lower()
         raise NotFound(f"cannot open the kernel '{path}': {said}") from None
     if not stat.S_ISREG(facts.st_mode) or facts.st_size > IMAGE_MAXIMUM_BYTES:
         raise Invalid(f"'{path}' is no kernel")
     parts = (path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    return f"{named}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"
+
+
+def release(key: str) -> str:
+    """The release in a key."""
+    return key.rpartition("-")[0]
 
 
 def home(root: Path, key: str) -> Path:
@@ -55,7 +64,7 @@ def ready(
     except Unsupported:
         progress(f"preparing the kernel '{path}'")
         try:
-            kernel = guest.named(directory / "kernels", path, _release(Path(path)))
+            kernel = guest.named(directory / "kernels", path, release(key))
         except OSError as error:
             raise Corrupt(f"cannot read the kernel '{path}': {error.strerror}") from error
         except Unsupported as error:
@@ -75,15 +84,15 @@ def ready(
 
 def _release(path: Path) -> str:
     """What a kernel calls itself (x86 boot protocol, `kernel_version`), else its file's name."""
-    by_name = path.name.partition("-")[2] or path.name
+    by_name = (path.name.partition("-")[2] or path.name)[:RELEASE_MAXIMUM]
     with path.open("rb") as file:
         head = file.read(RELEASE_WITHIN)
     if head[0x202:0x206] != b"HdrS":
         return by_name
     start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
     said = head[start : start + RELEASE_MAXIMUM].partition(b"\0")[0].partition(b" ")[0]
-    release = said.decode("ascii", "replace")
-    return release if WORD.fullmatch(release) else by_name
+    found = said.decode("ascii", "replace")
+    return found if WORD.fullmatch(found) else by_name
 
 
 def _processor(head: bytes) -> str:

@@ -26,6 +26,7 @@ from proa.isolation.vm import (
     hull,
     inspector,
     layers,
+    named,
     plans,
     power,
     qemu,
@@ -399,7 +400,7 @@ class Vms:
         except Unsupported:  # of a copy whose memory has the kernel, which is gone by now
             ready, kernel = (
                 self._ready(machine.architecture),
-                ("unknown", f"named: {wanted.kernel}"),
+                (named.release(machine.kernel), f"named: {wanted.kernel}"),
             )
         accelerator = ready.accelerate(wanted.accelerator)
         facts = {
