@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,10 +34,11 @@ class Browser:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.tell("Emulation.setDeviceMetricsOverride", **metrics)
 
-    def theme(self, name: str) -> None:
-        """What the system asks for: `light` or `dark`."""
-        features = [{"name": "prefers-color-scheme", "value": name}]
-        self.tell("Emulation.setEmulatedMedia", features=features)
+    def prefer(self, theme: str, *, motion: str = "no-preference", media: str = "") -> None:
+        """What the reader's system asks for, and whether the page is for a screen or paper."""
+        features = [{"name": "prefers-color-scheme", "value": theme},
+                    {"name": "prefers-reduced-motion", "value": motion}]  # fmt: skip
+        self.tell("Emulation.setEmulatedMedia", features=features, media=media)
 
     def scripts(self, on: bool) -> None:
         """Whether pages opened from now on may run scripts."""
@@ -57,6 +59,23 @@ class Browser:
     def said(self) -> list[str]:
         """The console's lines since last asked: errors, and what the policy refused."""
         return [entry["message"] for entry in self._driver.get_log("browser")]
+
+    def asked_for(self) -> list[str]:
+        """The addresses pages wanted since last asked."""
+        events = [json.loads(entry["message"])["message"]
+                  for entry in self._driver.get_log("performance")]  # fmt: skip
+        return [event["params"]["request"]["url"] for event in events
+                if event["method"] == "Network.requestWillBeSent"]  # fmt: skip
+
+    def press(self, key: str) -> None:
+        """A key, down and up."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self.tell("Input.dispatchKeyEvent", type=kind, key=key, code=key,
+                      windowsVirtualKeyCode={"Tab": 9, "Enter": 13}[key])  # fmt: skip
+
+    def point(self, x: float, y: float) -> None:
+        """Moves the pointer there."""
+        self.tell("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def shoot(self, target: Path) -> None:
         """The whole page as a PNG."""
@@ -84,7 +103,7 @@ def browser(folder: Path) -> Iterator[Browser]:
     options.binary_location = str(CHROMIUM)
     for argument in (*_ARGUMENTS, f"--user-data-dir={folder / 'profile'}"):
         options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
     try:
         shown = Browser(driver)

@@ -8,7 +8,7 @@ from proa.compare.record import AnswerChange, Change, Changes
 from proa.compare.report import page as pages
 from proa.compare.report.ink import Ink, fit
 from proa.compare.report.looks import Look, looks
-from proa.compare.report.markup import Markup, join, tag
+from proa.compare.report.markup import Child, Markup, join, tag
 from proa.compare.report.plots import ratios
 from proa.compare.report.sections import tables
 from proa.compare.report.sections.isolation import badge
@@ -143,18 +143,20 @@ def _changed(changes: Changes, cast: Mapping[str, Look]) -> Markup | None:
             drawn.append((change.title, [made]))
     plot = ratios.draw("changes", "Now, compared with before", "as before", drawn)
     lead = "Now against before: to the right is better. Only what a test found is drawn."
-    everything = _table("Every figure, now and before", changes.measures, cast)
+    everything = tables.table("Every figure, now and before", _HEAD, _rows(changes.measures, cast))
     return tables.section(
         "changed", "Changed beyond noise", lead if plot else "Nothing, as far as a test can tell.",
         tables.card("Now, compared with before", plot, wide=True) if plot else None,
-        _table("What changed", found, cast) if found else None,
+        tables.stacked("What changed", _HEAD, _rows(found, cast)) if found else None,
         tables.fold("Every figure, now and before", everything),
     )  # fmt: skip
 
 
-def _table(caption: str, found: Sequence[Change], cast: Mapping[str, Look]) -> Markup:
-    head = ("Measure", "Form", "Before", "Now", "Found", "p")
-    rows = [
+_HEAD = ("Measure", "Form", "Before", "Now", "Found", "p")
+
+
+def _rows(found: Sequence[Change], cast: Mapping[str, Look]) -> list[Sequence[Child]]:
+    return [
         (
             change.title,
             tables.brief(cast[change.form]) if change.form in cast else change.form,
@@ -165,7 +167,6 @@ def _table(caption: str, found: Sequence[Change], cast: Mapping[str, Look]) -> M
         )
         for change in found
     ]
-    return tables.table(caption, head, rows)
 
 
 def _answers(changes: Changes, cast: Mapping[str, Look]) -> Markup | None:

@@ -41,6 +41,7 @@ class Progress:
         self._drawn = 0.0
         self._total = self._done = 0
         self._words = self._told = ""
+        self._known_left: float | None = None
 
     def __enter__(self) -> Progress:
         return self
@@ -67,6 +68,10 @@ class Progress:
         self._total = max(self._total, self._done) if self._total else 0
         self._draw()
 
+    def at(self, done: int, total: int, left_seconds: float | None) -> None:
+        """Where it is, when the work itself knows; `left_seconds` replaces the guess."""
+        self._done, self._total, self._known_left = done, total, left_seconds
+
     def note(self, words: str) -> None:
         """A line that stays above the progress."""
         self._erase()
@@ -87,6 +92,8 @@ class Progress:
 
     def _left(self) -> str:
         """What is left, once it can be guessed."""
+        if self._known_left is not None:
+            return f"  about {clock_words(self._known_left)} left"
         if not self._total or self._done < _TELL_FROM or self._done >= self._total:
             return ""
         passed = self._clock() - self._began

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 LOG_FROM = 10.0  # the largest over the smallest, from which an axis is logarithmic
+_LOG_TO = 1e12  # beyond it the smallest is as good as nothing
 _STEPS = (1.0, 2.0, 5.0)
-_LOG_STEPS = (_STEPS, (1.0, 3.0), (1.0,))
+_FINE_STEPS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+_LOG_STEPS = (_FINE_STEPS, _STEPS, (1.0, 3.0), (1.0,))
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def axis(values: Iterable[float], *, zero: bool = False) -> Axis:
     if not known:
         return Axis(0, 1, False)
     low, high = min(known), max(known)
-    if low > 0 and high / low > LOG_FROM:
+    if low > 0 and LOG_FROM < high / low < _LOG_TO:
         room = (high / low) ** 0.04
         return Axis(low / room, high * room, True)
     room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0

@@ -110,7 +110,7 @@ def _row(measure: Measure, shown: Mapping[str, Look], table: _Table, ink: Ink) -
     found = ["", *(_found(measure, key, base) for key in list(shown)[1:])]
     if any(found):
         words = "".join(fit(each, table.column) for each in found)
-        yield " " * table.first + ink.faint(words)
+        yield " " * table.first + ink.faint(words.rstrip())
 
 
 def _stacked(measure: Measure, shown: Mapping[str, Look], ink: Ink) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _stacked(measure: Measure, shown: Mapping[str, Look], ink: Ink) -> Iterator[
         else:
             yield name + fit(figure, room)
             if found:
-                yield " " * (wide + 8) + ink.faint(fit(found, room))
+                yield " " * (wide + 8) + ink.faint(fit(found, room).rstrip())
 
 
 def _figure(measure: Measure, key: str) -> str:

@@ -47,8 +47,10 @@ def _verdicts(measure: Measure, cast: Mapping[str, Look]) -> Markup | None:
     return tag("ul", said, class_="verdicts") if said else None
 
 
-def everything(caption: str, measures: Sequence[Measure], cast: Mapping[str, Look]) -> Markup:
-    """Every measure's figures of every form, as a table."""
+def folded(caption: str, measures: Sequence[Measure], cast: Mapping[str, Look]) -> Markup | None:
+    """Every measure's figures of every form, as a table; None when there are none."""
+    if not measures:
+        return None
     first = next(iter(cast), "")
     head = ("Measure", "Form", "Median", "Interval", "Samples", "Found", "p")
     rows: list[Sequence[Child]] = []
@@ -56,7 +58,7 @@ def everything(caption: str, measures: Sequence[Measure], cast: Mapping[str, Loo
         for form, values in measure.samples.items():
             if form in cast:
                 rows.append(_row(measure, cast[form], len(values), first))
-    return tables.table(caption, head, rows)
+    return tables.fold("All figures as a table", tables.table(caption, head, rows))
 
 
 def _row(measure: Measure, look: Look, count: int, first: str) -> Sequence[Child]:

@@ -31,10 +31,9 @@ def start(report: Report, cast: Mapping[str, Look]) -> Markup | None:
         tables.card("A start, milestone by milestone", plot, _moments(report, cast), wide=True)
         if plot else None
     )  # fmt: skip
-    table = figures.everything("Times of a start", measures, cast)
     return tables.section(
         "start", "Start", lead, shown, figures.cards("start", measures, cast),
-        tables.fold("All figures as a table", table) if measures else None,
+        figures.folded("Every figure of a start", measures, cast),
     )  # fmt: skip
 
 
@@ -63,8 +62,7 @@ def cost(report: Report, cast: Mapping[str, Look]) -> Markup | None:
     return tables.section(
         "cost", "Cost", lead, stack, figures.cards("cost", measures, cast),
         figures.side_by_side("Counted once", counted_only, cast) if counted_only else None,
-        tables.fold("All figures as a table", figures.everything("Cost", measures, cast))
-        if measures else None,
+        figures.folded("Every figure of cost", measures, cast),
     )  # fmt: skip
 
 
@@ -101,7 +99,7 @@ def size(report: Report, cast: Mapping[str, Look]) -> Markup | None:
         total = amount(sum(part.bytes for part in parts), "bytes")
         head = join(title, tag("span", total, class_="total"))
         shown.append(tables.card(head, plot, _ledger_table(words, parts)))
-    table = figures.side_by_side("Sizes", measures, cast) if measures else None
+    table = figures.side_by_side("Sizes of each form", measures, cast) if measures else None
     lead = "Counted, not sampled: the bytes of files, as blocks on disk unless said otherwise."
     bars = join(tag("h3", "Where the bytes went"), tag("div", shown, class_="cards uneven"))
     return tables.section("size", "Size", lead, table, bars if shown else None)
@@ -132,5 +130,5 @@ def work(report: Report, cast: Mapping[str, Look]) -> Markup | None:
         "work", "Work", lead if plot else "", shown,
         tables.fold("Distributions and how each was measured", cards, unfolded=plot is None)
         if cards else None,
-        tables.fold("All figures as a table", figures.everything("Work", measures, cast)),
+        figures.folded("Every figure of work", measures, cast),
     )  # fmt: skip
