@@ -1,8 +1,9 @@
 /* What can be reached from inside: a table of inquiries, each asked in a process of its own and without harm.
  *
  * One line each: {"probe":"isolation","key":KEY,"outcome":OUTCOME,"score":0..1,"evidence":TEXT} and the
- * facts that only a comparison with the host's can judge.  Nothing is written, loaded or broken: files are
- * opened for writing and closed, calls get arguments the kernel refuses after it has checked the right. */
+ * facts that only a comparison with the host's can judge.  Nothing is written or broken: files are opened
+ * for writing and closed, calls get arguments the kernel refuses after it has checked the right, and what is
+ * made ends with the process that made it. */
 #ifndef PROA_PROBE_ISOLATION_H
 #define PROA_PROBE_ISOLATION_H
 

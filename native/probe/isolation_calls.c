@@ -112,6 +112,8 @@ static void ask_calls(struct finding *finding, const struct inquiry *inquiry)
 	fact(finding, "notable", "%s", named);
 	partly(finding, 1 - (double)through / all, "%u of %u calls get through to the kernel%s%s", through, all,
 	       *named ? ", among them " : "", named);
+	if (through == all)
+		finding->outcome = "open";
 }
 
 /* The calls of 32-bit programs have other numbers, which a filter may have forgotten. */

@@ -93,7 +93,8 @@ static void ask_mknod(struct finding *finding, const struct inquiry *inquiry)
 		closed(finding, "mknod of disk %u:%u: %s", kind, which, error_name(error));
 }
 
-/* Settings of the kernel that no namespace has for itself. */
+/* Settings of the kernel that no namespace has for itself.  File systems mounted among them are left alone: in
+ * those of tracing and debugging, opening alone can do something. */
 static bool is_own(const char *path)
 {
 	static const char *const own[] = { "/proc/sys/net/", "/proc/sys/kernel/shm", "/proc/sys/kernel/msg",
@@ -122,7 +123,7 @@ static int see_setting(const char *path, const struct stat *status, int kind, st
 
 static void ask_settings(struct finding *finding, const struct inquiry *inquiry)
 {
-	nftw(inquiry->about, see_setting, 8, FTW_PHYS);
+	nftw(inquiry->about, see_setting, 8, FTW_PHYS | FTW_MOUNT);
 	if (reached > 0)
 		opened(finding, "%u of %u files below %s can be opened for writing: %s", reached, seen, inquiry->about, words);
 	else
@@ -132,7 +133,7 @@ static void ask_settings(struct finding *finding, const struct inquiry *inquiry)
 /* Addresses of the kernel's memory: zeros are what those get who may not know. */
 static void ask_memory(struct finding *finding, const struct inquiry *inquiry)
 {
-	static const char *const files[] = { "/proc/kcore", "/proc/kpageflags", "/dev/mem", "/proc/kallsyms", "/proc/iomem" };
+	static const char *const files[] = { "/proc/kcore", "/proc/kpageflags", "/proc/kpagecount", "/proc/kallsyms", "/proc/iomem" };
 	char text[64];
 	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
 		ssize_t length = read_start(files[i], text, sizeof(text));

@@ -194,8 +194,8 @@ static void ask_handle(struct finding *finding, const struct inquiry *inquiry)
 		char bytes[MAX_HANDLE_SZ];
 	} room = { .handle.handle_bytes = MAX_HANDLE_SZ };
 	int mount_id, root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (name_to_handle_at(AT_FDCWD, inquiry->about, &room.handle, &mount_id, 0) < 0)
-		room.handle.handle_bytes = 0;   /* this file system has none: the right is looked at first */
+	if (name_to_handle_at(AT_FDCWD, inquiry->about, &room.handle, &mount_id, 0) < 0)        /* it has none: of nothing */
+		room.handle = (struct file_handle){ .handle_bytes = 8, .handle_type = 1 };
 	by_result(finding, "open_by_handle_at", open_by_handle_at(root, &room.handle, O_RDONLY | O_CLOEXEC));
 }
 

@@ -82,27 +82,62 @@ static void ask_log(struct finding *finding, const struct inquiry *inquiry)
 		closed(finding, "syslog(2): %s; %s: %s", error_name(error), inquiry->about, error_name(errno));
 }
 
-/* Paths of where mounts come from: a root that is not the file system's, layers of an overlay.  What the
- * kernel makes up has no place on a disk. */
+struct mounted {
+	char root[300], point[300], kind[32], upper[300];
+};
+
+/* The next mount that is not made up by the kernel, nor brings this program. */
+static bool next_mount(FILE *file, struct mounted *mount)
+{
+	char text[4096], *option;
+	while (file && fgets(text, sizeof(text), file)) {
+		*mount->upper = '\0';
+		option = strstr(text, " - ");
+		if (!option || sscanf(text, "%*s %*s %*s %299s %299s", mount->root, mount->point) != 2
+		    || sscanf(option, " - %31s", mount->kind) != 1
+		    || strstr("proc sysfs tmpfs devtmpfs devpts mqueue cgroup cgroup2 nsfs", mount->kind)
+		    || strncmp(mount->point, "/.proa", 6) == 0 || strcmp(mount->point, "/dev/.shares") == 0)
+			continue;
+		option = strstr(text, "upperdir=");
+		if (option)
+			sscanf(option + 9, "%299[^, \n]", mount->upper);
+		return true;
+	}
+	return false;
+}
+
+/* Paths of where mounts come from: a root that is not the file system's, the top of an overlay. */
 static void ask_mounts(struct finding *finding, const struct inquiry *inquiry)
 {
-	char text[4096], root[300], kind[32], *option, all[600] = "";
-	FILE *file = fopen(inquiry->about, "re");
-	while (file && fgets(text, sizeof(text), file)) {
-		option = strstr(text, " - ");
-		if (!option || sscanf(text, "%*s %*s %*s %299s", root) != 1 || sscanf(option, " - %31s", kind) != 1)
-			continue;
-		if (root[1] != '\0' && !strstr("proc sysfs tmpfs devtmpfs devpts mqueue cgroup cgroup2 nsfs", kind))
-			add_word(all, sizeof(all), root);
-		option = strstr(text, "upperdir=");
-		if (option && sscanf(option + 9, "%299[^, \n]", root) == 1)
-			add_word(all, sizeof(all), root);
+	struct mounted mount;
+	char all[600] = "";
+	for (FILE *file = fopen(inquiry->about, "re"); next_mount(file, &mount); ) {
+		if (mount.root[1] != '\0')
+			add_word(all, sizeof(all), mount.root);
+		if (*mount.upper)
+			add_word(all, sizeof(all), mount.upper);
 	}
 	fact(finding, "value", "%s", all);
 	if (*all)
 		opened(finding, "mounts come from %s", all);
 	else
 		closed(finding, "no mount tells where it comes from");
+}
+
+/* Directories of somebody else's: of a file system other than the root's, or served from outside. */
+static void ask_shares(struct finding *finding, const struct inquiry *inquiry)
+{
+	struct mounted mount;
+	char writable[400] = "", readable[400] = "";
+	for (FILE *file = fopen(inquiry->about, "re"); next_mount(file, &mount); )
+		if (strcmp(mount.point, "/") != 0 && strncmp(mount.point, "/etc/", 5) != 0)
+			add_word(access(mount.point, W_OK) == 0 ? writable : readable, sizeof(writable), mount.point);
+	if (*writable)
+		opened(finding, "files from outside can be written at %s", writable);
+	else if (*readable)
+		partly(finding, 0.5, "files from outside can be read at %s", readable);
+	else
+		closed(finding, "no directory from outside is mounted");
 }
 
 static void ask_processes(struct finding *finding, const struct inquiry *inquiry)
@@ -155,6 +190,7 @@ static const struct inquiry table[] = {
 	{ "sight.command-line", ask_fact, "/proc/cmdline" },
 	{ "sight.log", ask_log, "/dev/kmsg" },
 	{ "sight.mounts", ask_mounts, "/proc/self/mountinfo" },
+	{ "privileges.shares", ask_shares, "/proc/self/mountinfo" },
 	{ "sight.processes", ask_processes, "/proc" },
 	{ "sight.names", ask_names, NULL },
 	{ "sight.neighbours", ask_network, "/proc/net/arp" },

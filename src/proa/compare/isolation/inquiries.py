@@ -57,7 +57,7 @@ DEVICES = (
             "every file that has a writer, opened for writing, not written"),
     Inquiry("devices.power", "power states", "files of /sys/power, opened for writing"),
     Inquiry("devices.memory", "the kernel's memory and where it is",
-            "kcore, kpageflags, mem; addresses in kallsyms and iomem other than zero", 2),
+            "kcore, kpageflags, kpagecount; addresses in kallsyms and iomem other than zero", 2),
     Inquiry("devices.tracing", "debugging and tracing",
             "directories of debugfs, tracefs, bpf, pstore"),
     Inquiry("devices.tables", "tables of the kernel",
@@ -83,6 +83,8 @@ PRIVILEGES = (
     Inquiry("privileges.ptrace", "tracing processes",
             "PTRACE_SEIZE of its own child (CVE-2019-13272)"),
     Inquiry("privileges.ports", "I/O ports", "iopl in a process that ends"),
+    Inquiry("privileges.shares", "files from outside",
+            "directories mounted beside the root, and whether they can be written", 2, "said"),
     Inquiry("privileges.cgroups", "its own limits", "cgroup.procs opened for writing, not written"),
 )  # fmt: skip
 
@@ -115,7 +117,7 @@ SIGHT = (
 _FELT = "rate at which a neighbour computes, maps, opens and forks, before and meanwhile"
 EXHAUSTION = (
     Inquiry("exhaustion.cpu", "taking all processors", f"two loops each; {_FELT}", 2, "said"),
-    Inquiry("exhaustion.memory", "taking memory", f"up to 256 MiB; {_FELT}", 2, "said"),
+    Inquiry("exhaustion.memory", "taking memory", f"up to 128 MiB; {_FELT}", 2, "said"),
     Inquiry("exhaustion.processes", "a bounded fork bomb",
             f"up to 512 processes; {_FELT}", 2, "said"),
     Inquiry("exhaustion.files", "taking descriptors", f"up to 20,000; {_FELT}", 1, "said"),

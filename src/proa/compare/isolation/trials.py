@@ -17,7 +17,7 @@ from proa.compare.record import Answer
 
 MIB = 1 << 20
 # HostConfig of the two: what a careful owner would give a small service.
-LIMITS: Mapping[str, Any] = {"Memory": 128 * MIB, "PidsLimit": 256, "NanoCpus": 1_000_000_000}
+LIMITS: Mapping[str, Any] = {"Memory": 64 * MIB, "PidsLimit": 256, "NanoCpus": 1_000_000_000}
 
 DISK_BYTES = 24 * MIB
 HOLD_MS, TRY_MS = 650, 1500
@@ -40,7 +40,7 @@ class Hog:
 
 HOGS = (
     Hog("exhaustion.cpu", "cpu", 1, "loops", limited=False),
-    Hog("exhaustion.memory", "memory", 256 * MIB, "bytes"),
+    Hog("exhaustion.memory", "memory", 128 * MIB, "bytes"),
     Hog("exhaustion.files", "files", 20_000, "descriptors"),
     Hog("exhaustion.disk", "disk", DISK_BYTES, "bytes", limited=False),
     # The last: while it lasts, nothing else can be begun there.
