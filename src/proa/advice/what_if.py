@@ -41,10 +41,10 @@ CHANGES = (
     Change("run.privileged", True, "it asks to be privileged", always=True),
     Change("run.capabilities", ("SYS_ADMIN",), "it asks for the capability SYS_ADMIN",
            always=True),
-    Change("run.devices", ("/dev/dri",), "it asks for a device of the host", always=True),
     # what could be taken from it
     Change("os.init", "", "it ran one program and not an init system"),
     Change("os.kind", "linux", "its programs were made for Linux"),
+    Change("os.disk", False, "it were an image of the disk's files (proa image from-disk)"),
     Change("os.foreign", False, "it were made for this host's processor"),
     Change("os.modules_loaded", (), "it loaded no kernel modules"),
     Change("os.kernel", "", "it brought no kernel"),

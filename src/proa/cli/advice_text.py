@@ -45,6 +45,8 @@ def _lines(advice: dict[str, Any], with_facts: bool) -> Iterator[str]:
         yield "  what would make it the other form"
         for flip in advice["Flips"]:
             yield from _wrapped(f"{flip['Form']} if {flip['Words']}", "    - ")
+    if advice.get("Machine"):
+        yield from _machine(advice["Machine"])
     if with_facts:
         yield "  facts"
         for fact in advice["Facts"]:
@@ -58,6 +60,39 @@ def _titles(form: str) -> Iterator[tuple[str, str]]:
         yield f"for a {_OTHERS[form]}", _OTHERS[form]
     else:
         yield from ((f"only a {one}", one) for one in _OTHERS)
+
+
+_ROLES = (
+    ("part", "services that could be split off it"),
+    ("kernel", "services bound to its kernel, which stay"),
+    ("machine", "services of the machine itself"),
+)
+
+
+def _machine(machine: dict[str, Any]) -> Iterator[str]:
+    """The services found on a disk: unit, ports, data, configuration."""
+    for role, title in _ROLES:
+        found = [one for one in machine["services"] if one["role"] == role]
+        if found:
+            yield f"  {title}"
+        if role == "machine":
+            yield from _wrapped(", ".join(one["name"] for one in found), "    ")
+            continue
+        for one in found:
+            yield from _wrapped(f"{one['name']}: {one['enabled']}", "    ")
+            ports = [
+                f"{port['port']}/{port['protocol']}{'' if port['sure'] else ' (guessed)'}"
+                for port in one["ports"]
+            ]
+            for what, items in (
+                ("ports", ports), ("data", [item["value"] for item in one["data"]]),
+                ("configuration", one["configuration"]),
+                ("risks", [item["value"] for item in one["risks"]]),
+            ):  # fmt: skip
+                if items:
+                    yield from _wrapped(f"{what}: {', '.join(map(str, items))}", " " * 8)
+    for problem in machine["problems"]:
+        yield from _wrapped(f"note: {problem}", "  ")
 
 
 def _reason(one: dict[str, Any]) -> Iterator[str]:
@@ -74,5 +109,6 @@ def _value(value: object) -> str:
 
 def _wrapped(text: str, indent: str) -> list[str]:
     return wrap(
-        clean(text, 1000), WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent)
-    )
+        clean(text, 1000), WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent),
+        break_on_hyphens=False, break_long_words=False,
+    )  # fmt: skip

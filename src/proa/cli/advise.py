@@ -6,6 +6,7 @@ import os
 import sys
 
 from proa.cli import session
+from proa.cli.config import is_disk
 from proa.cli.options import Command, Option, Values
 from proa.errors import ImageNotFound, Invalid, NotFound
 
@@ -28,6 +29,8 @@ OPTIONS = (
     Option("--stated", "list", "NAME=VALUE", "what else is so: lifetime=years ..."),
     Option("--report", "text", "FILE", "measured results: the JSON of `proa compare`"),
     Option("--profile", "list", "NAME", "of an app file: the services of this profile, too"),
+    Option("--root", "integer", "N", "of a disk: the root is on partition N"),
+    Option("--draft", "text", "FILE", "of a disk: write an app file that splits it (- prints)"),
     Option("--facts", "flag", "", "print every fact that was found"),
 )  # fmt: skip
 
@@ -65,6 +68,7 @@ def _code(one: dict[str, Any]) -> int:
 
 def _ask(subject: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
     """The engine's advice; a service whose image is not here is judged by its app file."""
+    machine = subject.pop("Machine", None)
     body = {**shared, **subject, "Facts": shared["Facts"] + subject["Facts"]}
     try:
         answer: dict[str, Any] = session.post("/proa/advise", body)
@@ -77,7 +81,7 @@ def _ask(subject: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
             f"says counts (`proa pull {image}`)\n"
         )
         answer = session.post("/proa/advise", body)
-    return answer
+    return {**answer, "Machine": machine} if machine else answer
 
 
 # -- what is asked about ---------------------------------------------------------------------------
@@ -87,6 +91,8 @@ def _subjects(values: Values, arguments: list[str]) -> Iterator[dict[str, Any]]:
     from proa.compare import appfile
 
     name = arguments[0]
+    if values.draft and not is_disk(name):
+        raise Invalid(f"'--draft' splits a machine's disk, and '{name}' is none")
     if appfile.is_app_file(name) and os.path.exists(name):
         for item in appfile.subjects(arguments, values.profile):
             yield {
@@ -96,7 +102,33 @@ def _subjects(values: Values, arguments: list[str]) -> Iterator[dict[str, Any]]:
         return
     if len(arguments) > 1:
         raise Invalid(f"one image or disk at a time, not '{arguments[1]}', too")
-    yield {"Image": name, "Facts": []}
+    yield _disk(values, name) if is_disk(name) else {"Image": name, "Facts": []}
+
+
+def _disk(values: Values, path: str) -> dict[str, Any]:
+    """A machine's disk, looked at by a guest; the draft of its services, when that is wanted."""
+    from proa.advice.disk import facts
+    from proa.advice.disk.machine import load
+
+    whole = os.path.abspath(path)
+    told = session.post("/proa/disks/facts", disk=whole, root=values.root)
+    machine = load(told)
+    if values.draft:
+        from proa.advice.split.draft import draft
+
+        _write(values.draft, draft(machine, path))
+    elif machine.role("part") and not values.quiet:
+        sys.stderr.write("hint: `--draft FILE` writes an app file that splits its services\n")
+    found = _facts(facts.facts_of(machine).all)
+    return {"Kind": "disk", "Name": path, "Facts": found, "Machine": told}
+
+
+def _write(path: str, text: str) -> None:
+    if path == "-":
+        sys.stdout.write(f"{text}\n")
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _shared(values: Values) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from proa.image import platforms
 from proa.image.catalog import Image
 from proa.image.layer import tree
 from proa.isolation.vm import accel
+from proa.printable import clean
 
 POLICY_HINT = "see the 'policy' of [advice] in the engine's configuration"
 
@@ -96,7 +97,8 @@ def host_facts(core: Core) -> Iterator[Fact]:
     yield Fact("host.kernel", os.uname().release, "uname -r of this host")
     found = accel.known(core.config.root / "vm" / "accelerator.json")
     if found is not None:
-        yield Fact("host.accelerator", found.name, found.reason or "a guest that was tried")
+        reason = found.reason.partition(":")[0]
+        yield Fact("host.accelerator", found.name, clean(reason) or "a guest that was tried")
 
 
 # -- `isolation: auto` -----------------------------------------------------------------------------

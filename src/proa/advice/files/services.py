@@ -18,7 +18,7 @@ _USUAL = re.compile(
     r"rc-local|console-setup|keyboard-setup|machine-id|udev|sysstat|autovt|halt|reboot|hwclock|"
     r"kmod|procps|sudo|x11-common|plymouth|cloud-|unattended|wtmpdb|uuidd|timers?\b).*"
 )
-_PROGRAM = re.compile(r"^\s*\[program:([^\]\n]{1,80})\]", re.MULTILINE)
+_PROGRAM = re.compile(r"^[ \t]*\[program:([^\]\n]{1,80})\]", re.MULTILINE)
 _SUPERVISOR_FILES = ("etc/supervisor/supervisord.conf", "etc/supervisord.conf",
                      "usr/local/etc/supervisord.conf", "supervisord.conf")  # fmt: skip
 _SUPERVISOR_DIRECTORIES = ("etc/supervisor/conf.d", "etc/supervisor.d", "etc/supervisord.d")
@@ -38,8 +38,9 @@ _STARTS = (
     re.compile(r"\bservice\s+([\w@.-]{1,60})\s+(?:re)?start\b"),
     re.compile(r"/etc/init\.d/([\w@.-]{1,60})\s+(?:re)?start\b"),
     re.compile(r"\bsystemctl\s+(?:--now\s+)?(?:re)?start\s+([\w@.-]{1,60})"),
-    re.compile(r"^\s*(?:exec\s+)?(?:[\w/.-]*/)?([\w.-]{1,60})\b[^\n&|;]*&\s*$", re.MULTILINE),
 )
+_LINE_MAXIMUM = 300  # of a script: patterns are never held against more
+_SEPARATORS = re.compile(r"&&|\|\||[;\n]")
 _NO_SERVICE = frozenset(
     "wait sleep trap echo cd export set if then fi while do done exec tail cat true kill".split()
 )
@@ -76,8 +77,11 @@ def started(tree: Tree, main: str, script: str, source: str) -> Iterator[Fact]:
             names = tuple(clean(service, 60) for service in list(services)[:_LISTED])
             yield Fact("services.started", names, next(iter(services.values())))
         return
-    found = [name for pattern in _STARTS for name in pattern.findall(script)]
-    names = tuple(dict.fromkeys(clean(name) for name in found if name not in _NO_SERVICE))
+    lines = [line.strip()[:_LINE_MAXIMUM] for line in _SEPARATORS.split(script)]
+    found = [name for line in lines for pattern in _STARTS for name in pattern.findall(line)]
+    behind = [line.removeprefix("exec ").split()[0] for line in lines if line[1:].endswith("&")]
+    found += [word.rpartition("/")[2].rstrip("&") for word in behind]
+    names = tuple(dict.fromkeys(clean(name) for name in found if name and name not in _NO_SERVICE))
     if names:
         yield Fact("services.started", names[:_LISTED], source)
 
