@@ -47,7 +47,8 @@ def test_memory_is_what_smem_finds(
     instance = place.start("busy", *SLEEP)
     pids = processes(session_engine, str(instance.inspect()["Proa"]["Place"]))
     said = subprocess.run([smem, "-H", "-c", "pid pss"], capture_output=True, text=True, check=True)
-    rows = dict(map(int, line.split()) for line in said.stdout.splitlines())
+    pairs = (line.split() for line in said.stdout.splitlines())
+    rows = {int(pid): int(pss) for pid, pss in pairs}
     found = memory(instance)
     assert found["Processes"] == len(pids)
     beyond = ("page tables", "kernel", "files in memory")  # of no process
@@ -177,6 +178,29 @@ def test_a_disk_is_sized_by_its_file(session_engine: EngineProcess, tmp_path: Pa
     assert found.unpacked_bytes == du(disk) == sum(row.bytes for row in found.ledger)
 
 
+def test_a_guest_reads_where_a_disks_bytes_went(
+    session_engine: EngineProcess, tmp_path: Path
+) -> None:
+    tree, disk = tmp_path / "tree", tmp_path / "disk.raw"
+    for name, size in (("usr/bin/one", 3 * MIB), ("srv/two", MIB), ("etc/os-release", 10)):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(os.urandom(size))
+    lists = tree / "var/lib/dpkg/info/alpha.list"
+    lists.parent.mkdir(parents=True)
+    lists.write_text("/bin/one\n")
+    made = ["mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(disk), "32M"]
+    subprocess.run(made, check=True)
+    before = disk.read_bytes()
+    with Client(f"unix://{session_engine.socket}") as client:
+        found = {row.name: row.bytes for row in client.sizes(str(disk), inside=True).ledger}
+    assert found["alpha"] == 3 * MIB and MIB <= found["others"] < MIB + 1000
+    said = subprocess.run(["dumpe2fs", "-h", str(disk)], capture_output=True, text=True, check=True)
+    facts = dict(line.split(":", 1) for line in said.stdout.splitlines() if ":" in line)
+    used = int(facts["Block count"]) - int(facts["Free blocks"])
+    assert sum(found.values()) == used * int(facts["Block size"])
+    assert disk.read_bytes() == before
+
+
 # -- cold -----------------------------------------------------------------------------------------
 
 
@@ -188,7 +212,7 @@ def test_what_was_cooled_is_not_in_the_page_cache(
     container.run("busy", "true")
 
     def resident(paths: list[Path]) -> int:
-        command = [fincore, "--bytes", "--noheadings", "-o", "RES", *paths]
+        command = [fincore, "--bytes", "--noheadings", "-o", "RES", *map(str, paths)]
         said = subprocess.run(command, capture_output=True, text=True, check=True)
         return sum(map(int, said.stdout.split()))
 

@@ -48,7 +48,8 @@ class LayerSize:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large an image or a disk is; `ledger` sums up to `unpacked_bytes`.
+    """How large an image or a disk is; `ledger` sums up to `unpacked_bytes`, of a disk that was
+    read to what its file systems say is in use.
 
     `compressed_bytes` is what its layers are as blobs (see their media types), `unique_bytes` and
     `shared_bytes` are of the unpacked ones.  `vm` is what running it as a vm adds on the disk.

@@ -183,12 +183,14 @@ class Client:
             *_, made = checked(answer.json_lines())
             return dict(made)
 
-    def sizes(self, name: str) -> measures.Sizes:
+    def sizes(self, name: str, *, inside: bool = False) -> measures.Sizes:
         """How large an image is, where its bytes went, what a vm of it adds on the disk.
 
-        A name with a slash in front is the path of a machine's disk.
+        A name with a slash in front is the path of a machine's disk; with `inside` a guest is
+        booted to read it, and the ledger says what is in it.
         """
-        return measures.sizes(self.call("GET", f"/proa/images/{quote(name)}/sizes"))
+        query: dict[str, object] = {"inside": True} if inside else {}
+        return measures.sizes(self.call("GET", f"/proa/images/{quote(name)}/sizes", query))
 
     def cool(self, name: str) -> measures.Cooled:
         """Drop from the page cache what starting an image reads, so that the next start is cold."""

@@ -45,15 +45,16 @@ def machine(core: Core, which: Wanted) -> Machine:
 
     Raises NotFound, Invalid for what is no disk, Corrupt, Unsupported for an encrypted one.
     """
-    path = _path(core, which.disk)
-    kind = _format(path)
+    path = path_of(core, which.disk)
+    kind = format_of(path)
     with core.images.workspace() as work:
-        disk, size = _opened(path, kind, work)
+        disk, size = opened(path, kind, work)
         with core.vms.inspector(disk, work) as vm:
             return _machine(vm, which, size)
 
 
-def _path(core: Core, name: str) -> Path:
+def path_of(core: Core, name: str) -> Path:
+    """A disk by its absolute path, or the one an image holds."""
     if name.startswith("/"):
         return Path(name)
     image = core.images.get(name)
@@ -63,7 +64,8 @@ def _path(core: Core, name: str) -> Path:
     return held
 
 
-def _format(path: Path) -> str:
+def format_of(path: Path) -> str:
+    """What kind of disk a file is, if a guest can read it as it is."""
     try:
         facts = os.stat(path)
         if not stat.S_ISREG(facts.st_mode):
@@ -81,7 +83,7 @@ def _format(path: Path) -> str:
     return kind
 
 
-def _opened(path: Path, kind: str, work: Path) -> tuple[Disk, int]:
+def opened(path: Path, kind: str, work: Path) -> tuple[Disk, int]:
     """The disk under an overlay of ours, or as it is where QEMU does not write it anyway."""
     scratch = work / "scratch"
     if kind not in ("raw", "qcow2"):
@@ -141,12 +143,12 @@ def _names(vm: Inspector, target: str) -> Tree:
                 return tree
             inner = record.path.removeprefix(top).strip("/")
             if inner:
-                tree.add(f"/{inner}", _entry(record))
+                tree.add(f"/{inner}", entry(record))
     raise Corrupt(f"the disk has more than '{NAMES_MAXIMUM}' names")
 
 
-def _entry(record: Record) -> Entry:
-    """A file's size is told where others have a device."""
+def entry(record: Record) -> Entry:
+    """A name of a listing.  A file's size is told where others have a device."""
     symbolic = record.link if stat.S_ISLNK(record.mode) else ""
     size = 0 if record.flags & HARD_LINK else record.major | record.minor << 32
     return Entry(record.mode, size if stat.S_ISREG(record.mode) else 0, symbolic)

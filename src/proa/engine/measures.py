@@ -9,7 +9,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proa.engine import hostfacts
@@ -75,12 +75,24 @@ class Measures:
 
     # -- sizes ----------------------------------------------------------------------------------
 
-    def sizes(self, name: str) -> Sizes:
-        """How large an image is, or the disk in a file.  Raises ImageNotFound, NotFound."""
+    def sizes(self, name: str, *, inside: bool = False) -> Sizes:
+        """How large an image is, or the disk in a file.
+
+        With `inside` a guest is booted that reads a disk, also one that an image holds, for its
+        ledger.  Raises ImageNotFound, NotFound.
+        """
         if name.startswith("/"):
-            return _of_disk(Path(name))
+            found = _of_disk(Path(name))
+        else:
+            found = self._of_image(self._core.images.get(name))
+        if not inside:
+            return found
+        from proa.engine import disk_ledger  # takes a while to read, and longer to do
+
+        return replace(found, ledger=disk_ledger.read(self._core, name))
+
+    def _of_image(self, image: Image) -> Sizes:
         images = self._core.images
-        image = images.get(name)
         roots = images.layers(image)
         by_id = {f"sha256:{root.parent.name}": root for root in roots if image.diff_ids}
         layers = layer_sizes(image, by_id, images.all())

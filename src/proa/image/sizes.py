@@ -81,10 +81,10 @@ def ledger(layers: Sequence[Path], unpacked_bytes: int, work: Path) -> tuple[Row
     with mounted(layers) as root:
         known = owners.of(root, work)
         counted, kind = _count(root, known)
-    rows = _cut(counted, kind)
-    hidden = unpacked_bytes - sum(row.bytes for row in rows)
+    found = rows(counted, kind)
+    hidden = unpacked_bytes - sum(row.bytes for row in found)
     note = "replaced or removed by layers above, and the store's own notes"
-    return (*rows, Row(HIDDEN, hidden, note)) if hidden else rows
+    return (*found, Row(HIDDEN, hidden, note)) if hidden else found
 
 
 def _count(root: int, known: Mapping[bytes, str]) -> tuple[Counter[str], str]:
@@ -105,14 +105,14 @@ def _count(root: int, known: Mapping[bytes, str]) -> tuple[Counter[str], str]:
         elif known:
             name = known.get(path) or known.get(os.fsencode(unmerged(os.fsdecode(path)))) or OTHER
         else:
-            name = _directory(path)
+            name = directory(path)
         if len(counted) >= NAMES_MAXIMUM and name not in counted:
             name = OTHER
         counted[name] += status.st_blocks * BLOCK
     return counted, "package" if known else "directory"
 
 
-def _directory(path: bytes) -> str:
+def directory(path: bytes) -> str:
     """The topmost directory a file is in, of /usr the one below."""
     parts = path.split(b"/")
     depth = 2 if parts[0] in (b"usr", b"var") else 1
@@ -142,11 +142,11 @@ def _walk(root: int) -> Iterator[tuple[bytes, os.stat_result]]:
             os.close(fd)
 
 
-def _cut(counted: Counter[str], kind: str) -> tuple[Row, ...]:
+def rows(counted: Counter[str], kind: str) -> tuple[Row, ...]:
     """The largest, then one row for all the others."""
     notes = {OTHER: f"of no {kind}", DIRECTORIES: ""}
-    rows = [Row(name, size, notes.get(name, kind)) for name, size in counted.most_common()]
-    listed, left = rows[: ROWS_MAXIMUM - 2], rows[ROWS_MAXIMUM - 2 :]
+    found = [Row(name, size, notes.get(name, kind)) for name, size in counted.most_common()]
+    listed, left = found[: ROWS_MAXIMUM - 2], found[ROWS_MAXIMUM - 2 :]
     if len(left) > 1:
         note = f"{len(left)} more"
         return (*listed, Row(REST, sum(row.bytes for row in left), note))

@@ -25,8 +25,12 @@ def memory(engine: Engine, request: Request) -> Answer:
 
 
 def sizes(engine: Engine, request: Request) -> Answer:
-    """GET /proa/images/{name}/sizes; a name with a slash in front is a disk's file."""
-    return json_reply(_capitals(asdict(engine.measures.sizes(request.parameter))))
+    """GET /proa/images/{name}/sizes; a name with a slash in front is a disk's file.
+
+    With `inside` a guest reads a disk, for its ledger.
+    """
+    found = engine.measures.sizes(request.parameter, inside=request.flag("inside"))
+    return json_reply(_capitals(asdict(found)))
 
 
 def cool(engine: Engine, request: Request) -> Answer:

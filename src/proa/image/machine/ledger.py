@@ -48,7 +48,7 @@ class Ledger:
     def settle(self, owners: Mapping[str, str]) -> None:
         """Give what waits to its packages; `owners` are packages by path, without a slash."""
         self.rest.seek(0)
-        for record in _records(self.rest):
+        for record in records(self.rest):
             number, _, path = record.partition(" ")
             known = (path, *self.aliases.get(path, ()))
             found = (owners.get(name) or owners.get(unmerged(name)) for name in known)
@@ -80,7 +80,8 @@ class Ledger:
         }  # fmt: skip
 
 
-def _records(file: IO[str]) -> Iterator[str]:
+def records(file: IO[str]) -> Iterator[str]:
+    """What of a file stands before each zero."""
     rest = ""
     while text := file.read(1 << 20):
         *whole, rest = (rest + text).split("\0")
