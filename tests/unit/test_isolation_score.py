@@ -104,6 +104,26 @@ def test_an_opening_counts_by_the_kernel_it_leads_into() -> None:
     assert JUDGES["behind"](case("other-boot", escapes_bpf=shut), key).score == 1.0
 
 
+def test_what_a_translator_refuses_is_not_closed() -> None:
+    """Its ENOSYS says nothing of the kernel below, unless that is another one than the host's."""
+    line = {"outcome": "closed", "score": 1, "evidence": "bpf: ENOSYS"}
+    for boot, outcome in (("host-boot", "not tried"), ("other-boot", "closed")):
+        found = replace(case(boot, escapes_bpf=line), translated=True)
+        assert JUDGES["behind"](found, "escapes.bpf").outcome == outcome
+
+
+def test_the_page_lists_every_line() -> None:
+    """docs/concepts/isolation-score.md: axis, title, how and share, in the table's order."""
+    text = (ROOT / "docs" / "concepts" / "isolation-score.md").read_text()
+    whole = {a: sum(i.weight for i in inquiries.ALL if i.axis == a) for a in AXES}
+    for inquiry in inquiries.ALL:
+        share = f"{100 * inquiry.weight / whole[inquiry.axis]:.0f} %"
+        assert f"| {inquiry.title} | {inquiry.how} | {share} |" in text
+    for axis, weight in AXIS_WEIGHTS.items():
+        assert re.search(rf"^\| \*\*{axis}\*\* \|.*\| {weight:.0f} % \|$", text, re.M), axis
+    assert text.count("\n| ") == len(KEYS) + len(AXES) + len(OUTCOMES) + 8  # and heads
+
+
 def test_without_a_boot_id_nobody_is_apart() -> None:
     """A kernel that was not seen to be another one is taken for the host's."""
     found = case("", kernel_calls=opened())

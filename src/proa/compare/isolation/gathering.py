@@ -30,7 +30,8 @@ def gather(probe: Probe, neighbour: Probe | None, form: Form) -> dict[str, Answe
     """
     before = host.read()
     lines = {answers.text(line, "key"): line for line in probe.ask("isolation")}
-    case = Case(lines, before, host.read(), main_process(probe))
+    translated = bool(probe.instance.inspect().get("Proa", {}).get("EmulatedBy"))
+    case = Case(lines, before, host.read(), main_process(probe), translated)
     found = {
         inquiry.key: JUDGES[inquiry.judge](case, inquiry.key)
         for inquiry in inquiries.ALL

@@ -32,12 +32,17 @@ CARDS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One form's answers with what they are judged by; `pid` is of its process on the host."""
+    """One form's answers with what they are judged by; `pid` is of its process on the host.
+
+    `translated` are programs of another processor on the host's kernel: the translator refuses
+    calls it does not know, which keeps nobody from bringing a program that needs none.
+    """
 
     lines: Mapping[str, answers.Line]
     before: host.Host
     after: host.Host
     pid: int = 0
+    translated: bool = False
 
     def text(self, key: str, name: str = "value") -> str:
         """A fact of a line, empty when there is none."""
@@ -57,8 +62,10 @@ class Case:
         outcome = answers.text(line, "outcome")
         if outcome not in ("closed", "partly", "open"):
             return Answer("not tried", answers.text(line, "evidence"), 0.0)
-        score = min(answers.number(line, "score"), 1.0)
-        return Answer(outcome, answers.text(line, "evidence"), round(score, 2))
+        evidence = answers.text(line, "evidence")
+        if self.translated and not self.apart and "ENOSYS" in evidence:
+            return Answer("not tried", f"{evidence}, of the translator", 0.0)
+        return Answer(outcome, evidence, round(min(answers.number(line, "score"), 1.0), 2))
 
 
 def said(case: Case, key: str) -> Answer:

@@ -14,6 +14,7 @@ from proa.compare import answers
 from proa.compare.isolation import host
 from proa.compare.probe import Probe
 from proa.compare.record import Answer
+from proa.errors import Unsupported
 
 MIB = 1 << 20
 # HostConfig of the two: what a careful owner would give a small service.
@@ -29,7 +30,8 @@ UNLIMITED = 0.7  # nothing was felt, but no limit was met either
 
 @dataclass(frozen=True)
 class Hog:
-    """Something to take: the step of the probe, at most how much, in what; `whose`: bounded?"""
+    """Something to take: the probe's step, at most how much of what, and whether there are limits
+    of an instance on it."""
 
     key: str
     step: str
@@ -73,7 +75,10 @@ def exhaust(probe: Probe, neighbour: Probe, hog: Hog) -> Answer:
 
 def reach(probe: Probe, neighbour: Probe) -> Answer:
     """Whether the neighbour answers on the network."""
-    address = neighbour.address
+    try:
+        address = neighbour.address
+    except Unsupported:
+        return Answer("closed", "neither has a network", 1.0)
     line = _step(probe, "reach", f"path={address}", "ms=700")
     said = answers.text(line, "said")
     if line.get("answers") is True:
