@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ def test_sizes_and_ledger_are_what_du_finds(session_engine: EngineProcess) -> No
     session_engine.api.load(archive("cousin", low))
     with Client(f"unix://{session_engine.socket}") as client:
         found = client.sizes("packaged")
+        measured = client.sizes("packaged", compress=True)
     assert found.unpacked_bytes == sum(
         du(layer(session_engine, item.diff_id)) for item in found.layers
     )
@@ -138,6 +140,9 @@ def test_sizes_and_ledger_are_what_du_finds(session_engine: EngineProcess) -> No
     assert found.shared_bytes == found.layers[0].unpacked_bytes
     assert found.unique_bytes == found.layers[1].unpacked_bytes
     assert found.compressed_bytes == len(low) + len(high)  # it was loaded as it is
+    assert all(item.plain for item in found.layers)
+    sent = (len(zlib.compress(data)) for data in (low, high))
+    assert measured.compressed_bytes == pytest.approx(sum(sent), rel=0.05)
     rows = {row.name: row.bytes for row in found.ledger}
     assert sum(rows.values()) == found.unpacked_bytes
 

@@ -36,7 +36,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class LayerSize:
-    """One layer, lowest first; `shared` when another image has it."""
+    """One layer, lowest first; `shared` when another image has it.
+
+    A `plain` one is kept as it is: its compressed bytes are the blob's, unless they were measured.
+    """
 
     diff_id: str
     digest: str
@@ -44,6 +47,7 @@ class LayerSize:
     compressed_bytes: int
     unpacked_bytes: int
     shared: bool
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def sizes(answer: Mapping[str, Any]) -> Sizes:
             item["CompressedBytes"],
             item["UnpackedBytes"],
             item["Shared"],
+            item["Plain"],
         )
         for item in answer["Layers"]
     )

@@ -183,13 +183,14 @@ class Client:
             *_, made = checked(answer.json_lines())
             return dict(made)
 
-    def sizes(self, name: str, *, inside: bool = False) -> measures.Sizes:
+    def sizes(self, name: str, *, inside: bool = False, compress: bool = False) -> measures.Sizes:
         """How large an image is, where its bytes went, what a vm of it adds on the disk.
 
         A name with a slash in front is the path of a machine's disk; with `inside` a guest is
-        booted to read it, and the ledger says what is in it.
+        booted to read it, and the ledger says what is in it.  With `compress` layers that are kept
+        plain are compressed to measure them, which takes some seconds a GB.
         """
-        query: dict[str, object] = {"inside": True} if inside else {}
+        query: dict[str, object] = {"inside": inside or None, "compress": compress or None}
         return measures.sizes(self.call("GET", f"/proa/images/{quote(name)}/sizes", query))
 
     def cool(self, name: str) -> measures.Cooled:

@@ -19,6 +19,7 @@ from proa.errors import Conflict, Invalid, NotFound
 from proa.host import pagecache
 from proa.image.catalog import Image
 from proa.image.layer import tree
+from proa.image.layer.compress import measured
 from proa.image.machine import formats
 from proa.image.sizes import LayerSize, Row, layer_sizes, ledger
 from proa.isolation.memory import Memory, Part
@@ -60,6 +61,7 @@ class Measures:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._ledgers: dict[str, tuple[Row, ...]] = {}
+        self._sent: dict[str, int] = {}  # bytes of plain layers once compressed, by digest
         self._lock = threading.Lock()
 
     def memory(self, instance: Instance) -> Memory:
@@ -75,27 +77,30 @@ class Measures:
 
     # -- sizes ----------------------------------------------------------------------------------
 
-    def sizes(self, name: str, *, inside: bool = False) -> Sizes:
+    def sizes(self, name: str, *, inside: bool = False, compress: bool = False) -> Sizes:
         """How large an image is, or the disk in a file.
 
-        With `inside` a guest is booted that reads a disk, also one that an image holds, for its
-        ledger.  Raises ImageNotFound, NotFound.
+        With `compress` layers that are kept plain are measured compressed, as a push would send
+        them.  With `inside` a guest is booted that reads a disk, also one that an image holds, for
+        its ledger.  Raises ImageNotFound, NotFound.
         """
         if name.startswith("/"):
             found = _of_disk(Path(name))
         else:
-            found = self._of_image(self._core.images.get(name))
+            found = self._of_image(self._core.images.get(name), compress=compress)
         if not inside:
             return found
         from proa.engine import disk_ledger  # takes a while to read, and longer to do
 
         return replace(found, ledger=disk_ledger.read(self._core, name))
 
-    def _of_image(self, image: Image) -> Sizes:
+    def _of_image(self, image: Image, *, compress: bool) -> Sizes:
         images = self._core.images
         roots = images.layers(image)
         by_id = {f"sha256:{root.parent.name}": root for root in roots if image.diff_ids}
         layers = layer_sizes(image, by_id, images.all())
+        if compress:
+            layers = tuple(map(self._compressed, layers))
         unpacked = sum(layer.unpacked_bytes for layer in layers)
         shared = sum(layer.unpacked_bytes for layer in layers if layer.shared)
         pieces = self._core.vms.footprint(
@@ -106,6 +111,15 @@ class Measures:
             layers, self._ledger(image, roots, unpacked),
             tuple(Part(item.name, item.bytes, item.shared, item.note) for item in pieces),
         )  # fmt: skip
+
+    def _compressed(self, layer: LayerSize) -> LayerSize:
+        """The same with its size once compressed; measured once."""
+        if not layer.plain:
+            return layer
+        if layer.digest not in self._sent:
+            path = self._core.images.blob(layer.digest)
+            self._sent[layer.digest] = measured(path, "gzip")
+        return replace(layer, compressed_bytes=self._sent[layer.digest])
 
     def _ledger(self, image: Image, roots: tuple[Path, ...], unpacked: int) -> tuple[Row, ...]:
         with self._lock:

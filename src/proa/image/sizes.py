@@ -43,7 +43,10 @@ class Row:
 
 @dataclass(frozen=True)
 class LayerSize:
-    """One layer; `shared` when another image has it, too."""
+    """One layer; `shared` when another image has it, too.
+
+    A `plain` one is kept as it is: its compressed bytes are the blob's, unless they are measured.
+    """
 
     diff_id: str
     digest: str
@@ -51,6 +54,7 @@ class LayerSize:
     compressed_bytes: int
     unpacked_bytes: int
     shared: bool
+    plain: bool = False
 
 
 def layer_sizes(
@@ -62,9 +66,12 @@ def layer_sizes(
     rows = []
     for diff_id, blob in zip(image.diff_ids, image.manifest.layers, strict=True):
         size = measured.pop(diff_id, 0)  # one that is there twice is on the disk once
+        plain = blob.media_type.endswith("tar")
         rows.append(
-            LayerSize(diff_id, blob.digest, blob.media_type, blob.size, size, diff_id in known)
-        )
+            LayerSize(
+                diff_id, blob.digest, blob.media_type, blob.size, size, diff_id in known, plain
+            )
+        )  # fmt: skip
     return tuple(rows)
 
 

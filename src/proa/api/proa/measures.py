@@ -27,9 +27,12 @@ def memory(engine: Engine, request: Request) -> Answer:
 def sizes(engine: Engine, request: Request) -> Answer:
     """GET /proa/images/{name}/sizes; a name with a slash in front is a disk's file.
 
-    With `inside` a guest reads a disk, for its ledger.
+    With `inside` a guest reads a disk, for its ledger; with `compress` plain layers are measured
+    as a push would send them.
     """
-    found = engine.measures.sizes(request.parameter, inside=request.flag("inside"))
+    found = engine.measures.sizes(
+        request.parameter, inside=request.flag("inside"), compress=request.flag("compress")
+    )
     return json_reply(_capitals(asdict(found)))
 
 

@@ -70,6 +70,15 @@ def compress(source: Path, target: Path, kind: str, told: Callable[[int], None])
     return f"sha256:{digest.hexdigest()}", size
 
 
+def measured(source: Path, kind: str) -> int:
+    """How large a file would be compressed."""
+    compressor, size = KINDS[kind](), 0
+    with source.open("rb", buffering=0) as file:
+        while data := file.read(CHUNK):
+            size += len(compressor.compress(data))
+    return size + len(compressor.flush())
+
+
 def _put(fd: int, update: Callable[[bytes], None], data: bytes) -> int:
     update(data)
     write_all(fd, data)
