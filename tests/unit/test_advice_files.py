@@ -82,7 +82,7 @@ def test_services_by_run_level_supervisor_and_script() -> None:
     assert found(p.shell(), "sh", "-c", text)["services.started"] == (
         "nginx", "mysql", "redis-server",
     )  # fmt: skip
-    script = {"run.sh": File("#!/bin/sh\nsystemctl start cron\nexec app\n")}
+    script: Tree = {"run.sh": File("#!/bin/sh\nsystemctl start cron\nexec app\n")}
     assert found(script, "/run.sh")["services.started"] == ("cron",)
 
 
@@ -191,6 +191,6 @@ def test_a_create_request() -> None:
 @pytest.mark.parametrize("text", ["\n" * 65000, "a/" * 32000, "service " * 8000, "&" * 65000,
                                   "(" * 65000, " &" * 30000, "[program:" * 7000])  # fmt: skip
 def test_scripts_made_to_stall_are_read(text: str) -> None:
-    script = {"run.sh": File("#!/bin/sh\n" + text), "etc/supervisord.conf": text}
+    script: Tree = {"run.sh": File("#!/bin/sh\n" + text), "etc/supervisord.conf": text}
     assert found(script, "/run.sh")["run.command"] == "/run.sh"
     assert found(script, "supervisord")["supervisor"] == "supervisord"

@@ -8,7 +8,7 @@ import sys
 from proa.cli import session
 from proa.cli.config import is_disk
 from proa.cli.options import Command, Option, Values
-from proa.errors import ImageNotFound, Invalid, NotFound
+from proa.errors import Corrupt, ImageNotFound, Invalid, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ OPTIONS = (
     Option("--report", "text", "FILE", "measured results: the JSON of `proa compare`"),
     Option("--profile", "list", "NAME", "of an app file: the services of this profile, too"),
     Option("--root", "integer", "N", "of a disk: the root is on partition N"),
-    Option("--draft", "text", "FILE", "of a disk: write an app file that splits it (- prints)"),
+    Option("--split", "text", "FILE", "of a disk: write an app file that splits it (- prints)"),
     Option("--facts", "flag", "", "print every fact that was found"),
 )  # fmt: skip
 
@@ -91,8 +91,10 @@ def _subjects(values: Values, arguments: list[str]) -> Iterator[dict[str, Any]]:
     from proa.compare import appfile
 
     name = arguments[0]
-    if values.draft and not is_disk(name):
-        raise Invalid(f"'--draft' splits a machine's disk, and '{name}' is none")
+    if values.split and not is_disk(name):
+        raise Invalid(
+            f"'--split' splits a machine's disk, and '{name}' is none", hint="name a disk's file"
+        )
     if appfile.is_app_file(name) and os.path.exists(name):
         for item in appfile.subjects(arguments, values.profile):
             yield {
@@ -113,12 +115,12 @@ def _disk(values: Values, path: str) -> dict[str, Any]:
     whole = os.path.abspath(path)
     told = session.post("/proa/disks/facts", disk=whole, root=values.root)
     machine = load(told)
-    if values.draft:
+    if values.split:
         from proa.advice.split.draft import draft
 
-        _write(values.draft, draft(machine, path))
+        _write(values.split, draft(machine, path))
     elif machine.role("part") and not values.quiet:
-        sys.stderr.write("hint: `--draft FILE` writes an app file that splits its services\n")
+        sys.stderr.write("hint: `--split FILE` writes an app file that splits its services\n")
     found = _facts(facts.facts_of(machine).all)
     return {"Kind": "disk", "Name": path, "Facts": found, "Machine": told}
 
@@ -170,7 +172,7 @@ def _measured(path: str) -> list[Any]:
 
     try:
         report = fastjson.loads(_text(path))
-    except ValueError:
+    except Corrupt:
         raise Invalid(f"'{path}' is no JSON", hint="write one with `proa compare --json`") from None
     return list(measured.facts(report, os.path.basename(path)))
 
