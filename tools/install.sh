@@ -12,7 +12,7 @@ tests=(busybox-static docker.io podman buildah skopeo umoci docker-registry apac
        xorriso swtpm rpm dnf createrepo-c gnupg fdisk dosfstools xfsprogs
        btrfs-progs netpbm gvncviewer ovmf
        qemu-user-static qemu-system-arm qemu-efi-aarch64 gcc-aarch64-linux-gnu
-       libc6-dev-arm64-cross smem strace chromium chromium-driver fonts-dejavu-core)
+       libc6-dev-arm64-cross fio wrk linux-perf smem strace chromium chromium-driver fonts-dejavu-core)
 peers=(docker.io containerd runc podman conmon)
 
 wanted=("${run[@]}")
