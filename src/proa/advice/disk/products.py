@@ -86,6 +86,8 @@ TABLE: tuple[Product, ...] = (
     Product("prometheus", "prometheus", "prom/prometheus", "/prometheus", ("9090/tcp",),
             "/var/lib/prometheus", r"/etc/prometheus/[^/]+\.yml", ""),
     Product("ssh", r"sshd?", ports=("22/tcp",), configuration=r"/etc/ssh/sshd_config(?:\.d/.*)?"),
+    Product("wireguard", r"wg-quick@.*", ports=("51820/udp",),
+            configuration=r"/etc/wireguard/[^/]+\.conf"),
     # No image speaks for itself here: the machine's own files do.
     Product("lighttpd", "lighttpd", ports=("80/tcp",), configuration=r"/etc/lighttpd/[^/]+\.conf"),
     Product("bind", r"named|bind9", ports=("53/udp", "53/tcp"), data="/var/cache/bind",
@@ -182,6 +184,7 @@ SETTINGS: tuple[Setting, ...] = (
     ("grafana", re.compile(rf"\s*http_port\s*=\s*{_NUMBER}"), "port"),
     ("ssh", re.compile(r"\s*Port\s+(\d{1,5})", re.I), "port"),
     ("ssh", re.compile(r"\s*ListenAddress\s+([\d.]+)", re.I), "address"),
+    ("wireguard", re.compile(r"\s*ListenPort\s*=\s*(\d{1,5})"), "port"),
     ("vsftpd", re.compile(rf"\s*listen_port\s*=\s*{_NUMBER}"), "port"),
     ("dnsmasq", re.compile(rf"\s*port\s*=\s*{_NUMBER}"), "port"),
 )  # fmt: skip

@@ -142,11 +142,11 @@ def _configured(tree: Tree, product: Product) -> Iterator[Listening]:
     address = _address(said["address"][-1].value) if said["address"] else (
         "127.0.0.1" if product.key in products.LOCAL_BY_DEFAULT else ""
     )  # fmt: skip
+    number, _, protocol = next(iter(product.ports), "0/tcp").partition("/")
     if said["port"] and int(said["port"][-1].value):
         found = said["port"][-1]
-        yield Listening(int(found.value), "tcp", address, found.source)
+        yield Listening(int(found.value), protocol, address, found.source)
     elif said["address"] and product.ports:
-        number, _, protocol = product.ports[0].partition("/")
         yield Listening(int(number), protocol, address, said["address"][-1].source)
 
 
