@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from proa.advice.tree import NAMES_MAXIMUM
+from proa.client.sdk import Client
 from tests.support.case_images import fill
 from tests.support.cases import File, Link, Tree
 from tests.support.engine import EngineProcess
@@ -124,6 +125,12 @@ def test_measured_results_count(engine: EngineProcess, tmp_path: Path) -> None:
     )
     assert code == 4 and "as a vm it took 900 ms to start, 300 are allowed" in text
     assert "report.json time.first-output.warm" in text
+
+
+def test_the_library_asks_too(engine: EngineProcess) -> None:
+    with Client(f"unix://{engine.socket}") as client:
+        found = client.advise("advised", policy='allowed = ["vm"]', isolation="vm")
+    assert (found["Form"], found["Asked"], found["Violations"]) == ("container", "vm", [])
 
 
 # -- isolation: auto -------------------------------------------------------------------------------

@@ -226,7 +226,13 @@ def report(**changes: Any) -> dict[str, Any]:
         "measures": [{**work, "key": "work.cpu"}, {**latency, "key": "work.latency"},
                      {**start, "key": "time.first-output.warm"}],
         "memory": {"vm": [{"name": "a", "bytes": 7}, {"name": "b", "bytes": 5}]},
-        "isolation": {"scores": {"vm": {"total": 91.5}}}, **changes,
+        "isolation": {"scores": {"vm": {"total": 91.5}}},
+        "portability": {
+            "trials": [{"form": "vm", "works": False}, {"form": "vm-boot", "works": False},
+                       {"form": "container", "works": True}],
+            "needs": [{"what": "system calls refused",
+                       "answers": {"container": "bpf, mount", "vm": "bpf"}}],
+        }, **changes,
     }  # fmt: skip
 
 
@@ -235,7 +241,7 @@ def test_a_comparison_becomes_facts() -> None:
     assert found == {
         "measured.start_ms.container": 21.0, "measured.start_ms.vm": 140.0,
         "measured.memory_bytes.vm": 12, "measured.isolation.vm": 91.5,
-        "measured.work_ratio": 0.25,
+        "measured.work_ratio": 0.25, "seen.failed": ("vm",), "seen.syscalls": ("mount",),
     }  # fmt: skip
     wrongs: tuple[Any, ...] = ([], {"schema": "other"}, report(measures=[{}]), report(memory=3))
     for wrong in wrongs:

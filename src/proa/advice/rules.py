@@ -144,7 +144,7 @@ FOR_A_VM = (
          "it sets up networks itself ({0})"),
     Rule("confinement-off", VM, 2.5, c.RISKY, has("run.security_off"),
          "it asks for its confinement to be off ({0})"),
-    Rule("denied-calls", VM, 4, c.RISKY, has("seen.syscalls"),
+    Rule("denied-calls", VM, 2, c.RISKY, has("seen.syscalls"),
          "it was seen to make system calls that a container is denied: {0}"),
     Rule("kernels-favour", VM, 4.5, c.INFRASTRUCTURE, has("run.interesting"),
          "its main program needs the kernel's favour: {0}"),

@@ -197,6 +197,19 @@ class Client:
         """Drop from the page cache what starting an image reads, so that the next start is cold."""
         return measures.cooled(self.call("POST", f"/proa/images/{quote(name)}/cool"))
 
+    def advise(
+        self, image: str, *, facts: Sequence[dict[str, Any]] = (), policy: str = "",
+        isolation: str = "",
+    ) -> dict[str, Any]:  # fmt: skip
+        """Container or vm, as `POST /proa/advise` answers (docs/concepts/advice.md).
+
+        `facts` are what else is known (`Key`, `Value`, `Source`), `policy` a policy's text,
+        `isolation` the form that is wanted.
+        """
+        body = {"Image": image, "Facts": list(facts), "Policy": policy, "Isolation": isolation}
+        answer: dict[str, Any] = self.call("POST", "/proa/advise", body=body)
+        return answer
+
     def disk_facts(self, disk: str, *, root: int | None = None) -> dict[str, Any]:
         """What a disk says of its machine, as `advice.disk.machine.load` takes it.
 
