@@ -62,6 +62,15 @@ def linux(session_engine: EngineProcess, tmp_path_factory: pytest.TempPathFactor
 # -- what boots, and how ---------------------------------------------------------------------------
 
 
+def test_a_paused_machine_is_removed_by_force(machines: Machines, api: Api, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(1 << 20))
+    machine = machines.start({"Disk": str(disk)})
+    api.call("POST", f"{machine.path}/pause")
+    machine.remove()
+    assert machine.id not in api.ids()
+
+
 @pytest.mark.parametrize(
     ("hardware", "platform"),
     [

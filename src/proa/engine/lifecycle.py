@@ -339,7 +339,8 @@ def kill(core: Core, instance: Instance, signal_name: str) -> None:
     if number != signal.SIGKILL:
         return
     if instance.state == states.PAUSED:
-        resume(core, instance)
+        with suppress(IsolationError, Conflict):  # a machine that was stopped ends all the same
+            resume(core, instance)
     if not _wait_ended(instance, KILL_PATIENCE_SECONDS):
         _force(instance)
 
