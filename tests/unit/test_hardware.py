@@ -88,6 +88,9 @@ def test_a_machine_takes_no_process() -> None:
 def test_records_of_engines_without_hardware_are_read() -> None:
     data = dataclasses.asdict(request.merge({"Cmd": ["ls"], "Image": "a"}, {}, "0" * 64))
     assert load_spec(data).hardware == Hardware()
+    for name in ("start", "kernel"):  # which came later
+        del data["hardware"][name]
+    assert load_spec(data).hardware == Hardware()
     del data["hardware"]
     assert load_spec(data).hardware == Hardware()
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from proa.errors import Invalid, NotFound, Unsupported
-from proa.host import pagecache, smaps
+from proa.host import cgroup_tables, pagecache, smaps
+from proa.host.cgroup import Kept
 from proa.image.machine import formats
 from proa.image.sbom import owners
 from proa.isolation.vm import architectures, named
@@ -52,6 +53,17 @@ def test_what_is_mapped_stays(tmp_path: Path) -> None:
         assert held[: mmap.PAGESIZE] == bytes(mmap.PAGESIZE)
         found = pagecache.drop(file.fileno())
         assert found.before == SIZE and found.after >= mmap.PAGESIZE
+
+
+def test_what_no_process_maps_is_read_on_v1_and_v2(tmp_path: Path) -> None:
+    (tmp_path / "memory.stat").write_text(
+        "file 900\nfile_mapped 100\nshmem 300\nkernel_stack 10\nslab 20\n"
+        "total_cache 900\ntotal_mapped_file 100\ntotal_shmem 300\n"
+    )
+    (tmp_path / "memory.kmem.usage_in_bytes").write_text("70\n")
+    assert cgroup_tables.kept_v2(tmp_path) == Kept(30, 300, 500)
+    assert cgroup_tables.kept_v1({"memory": tmp_path}) == Kept(70, 300, 500)
+    assert cgroup_tables.kept_v1({}) == Kept()
 
 
 APK = b"C:Q1\nP:musl\nV:1\nF:lib\nR:libc.so\nZ:x\nF:\nR:top\n\nP:zlib\nF:usr/lib\nR:libz.so\n"
