@@ -59,4 +59,14 @@ extern const struct inquiries kernel_inquiries, device_inquiries, privilege_inqu
 /* `isolation do STEP [KEY=VALUE...]`: one step of a trial that takes two instances. */
 int step_main(int count, char **arguments);
 
+struct step {
+	uint64_t ms, lead, most, hold;  /* within how long to take, and whether to keep it so long */
+	const char *path;
+};
+void step_find(const struct step *step);        /* each adds its fields to the answer */
+void step_look(const struct step *step);
+void step_drop(const struct step *step);
+void step_load(const struct step *step);
+void step_reach(const struct step *step);
+
 #endif

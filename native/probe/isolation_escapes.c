@@ -153,8 +153,7 @@ static void ask_netfilter(struct finding *finding, const struct inquiry *inquiry
 
 static void ask_packets(struct finding *finding, const struct inquiry *inquiry)
 {
-	(void)inquiry;
-	by_result(finding, "a raw packet socket", socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+	by_result(finding, inquiry->about, socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
 }
 
 /* `about` is a list of sockets by which engines are commanded; none is spoken to. */
@@ -201,52 +200,45 @@ static void ask_handle(struct finding *finding, const struct inquiry *inquiry)
 
 static void ask_modules(struct finding *finding, const struct inquiry *inquiry)
 {
-	(void)inquiry;
-	by_result(finding, "finit_module of no file", syscall(SYS_finit_module, -1, "", 0));
+	by_result(finding, inquiry->about, syscall(SYS_finit_module, -1, "", 0));
 }
 
 /* More segments than there may be, and flags there are none of. */
 static void ask_kexec(struct finding *finding, const struct inquiry *inquiry)
 {
-	(void)inquiry;
-	by_result(finding, "kexec_load of nothing", syscall(SYS_kexec_load, 0, KEXEC_SEGMENT_MAX + 1, NULL, 0xdead));
+	by_result(finding, inquiry->about, syscall(SYS_kexec_load, 0, KEXEC_SEGMENT_MAX + 1, NULL, 0xdead));
 }
 
 static void ask_keys(struct finding *finding, const struct inquiry *inquiry)
 {
-	(void)inquiry;
-	by_result(finding, "keyctl", syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0));
+	by_result(finding, inquiry->about, syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0));
 }
 
 static void ask_userfault(struct finding *finding, const struct inquiry *inquiry)
 {
-	(void)inquiry;
-	by_result(finding, "userfaultfd", syscall(SYS_userfaultfd, O_CLOEXEC | 1));
+	by_result(finding, inquiry->about, syscall(SYS_userfaultfd, O_CLOEXEC | 1));
 }
 
 /* The shortest program there is: return 0.  It is attached to nothing. */
 static void ask_bpf(struct finding *finding, const struct inquiry *inquiry)
 {
-	(void)inquiry;
 	struct bpf_insn code[] = { { BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0 }, { BPF_JMP | BPF_EXIT, 0, 0, 0, 0 } };
 	union bpf_attr load = { .prog_type = BPF_PROG_TYPE_SOCKET_FILTER, .insn_cnt = 2,
 		.insns = (uintptr_t)code, .license = (uintptr_t)"GPL" };
-	by_result(finding, "bpf", syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof(load)));
+	by_result(finding, inquiry->about, syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof(load)));
 }
 
 static void ask_perf(struct finding *finding, const struct inquiry *inquiry)
 {
-	(void)inquiry;
 	struct perf_event_attr event = { .type = PERF_TYPE_SOFTWARE, .size = sizeof(event),
 		.config = PERF_COUNT_SW_CPU_CLOCK, .disabled = 1, .exclude_kernel = 1 };
-	by_result(finding, "perf_event_open", syscall(SYS_perf_event_open, &event, 0, -1, -1, PERF_FLAG_FD_CLOEXEC));
+	by_result(finding, inquiry->about, syscall(SYS_perf_event_open, &event, 0, -1, -1, PERF_FLAG_FD_CLOEXEC));
 }
 
 static void ask_uring(struct finding *finding, const struct inquiry *inquiry)
 {
-	(void)inquiry;
 	struct io_uring_params parameters = { 0 };
-	by_result(finding, "io_uring_setup", syscall(SYS_io_uring_setup, 1, &parameters));
+	by_result(finding, inquiry->about, syscall(SYS_io_uring_setup, 1, &parameters));
 }
 
 /* Done to a file of our own in memory: does a page spliced into a used pipe take what is written behind it? */
@@ -285,7 +277,7 @@ static const struct inquiry table[] = {
 	{ "escapes.fsconfig", ask_fsopen, "ext4" },
 	{ "escapes.overlay", ask_fsopen, "overlay" },
 	{ "escapes.netfilter", ask_netfilter, NULL },
-	{ "escapes.packets", ask_packets, NULL },
+	{ "escapes.packets", ask_packets, "a raw packet socket" },
 	{ "escapes.core-pattern", ask_writable, "/proc/sys/kernel/core_pattern" },
 	{ "escapes.modprobe", ask_writable, "/proc/sys/kernel/modprobe" },
 	{ "escapes.sysrq", ask_writable, "/proc/sysrq-trigger" },
@@ -294,13 +286,13 @@ static const struct inquiry table[] = {
 	{ "escapes.engine-socket", ask_engines, ENGINES },
 	{ "escapes.abstract-sockets", ask_abstract, "/proc/net/unix" },
 	{ "escapes.handles", ask_handle, "/" },
-	{ "escapes.modules", ask_modules, NULL },
-	{ "escapes.kexec", ask_kexec, NULL },
-	{ "escapes.keys", ask_keys, NULL },
-	{ "escapes.userfault", ask_userfault, NULL },
-	{ "escapes.bpf", ask_bpf, NULL },
-	{ "escapes.perf", ask_perf, NULL },
-	{ "escapes.uring", ask_uring, NULL },
+	{ "escapes.modules", ask_modules, "finit_module of no file" },
+	{ "escapes.kexec", ask_kexec, "kexec_load of nothing" },
+	{ "escapes.keys", ask_keys, "keyctl" },
+	{ "escapes.userfault", ask_userfault, "userfaultfd" },
+	{ "escapes.bpf", ask_bpf, "bpf" },
+	{ "escapes.perf", ask_perf, "perf_event_open" },
+	{ "escapes.uring", ask_uring, "io_uring_setup" },
 	{ "escapes.dirty-pipe", ask_dirty_pipe, NULL },
 };
 const struct inquiries escape_inquiries = INQUIRIES(table);

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proa.compare.isolation import inquiries, judge, shares
@@ -77,6 +77,7 @@ def test_what_was_not_asked_counts_as_nothing() -> None:
     assert {line.answers["vm"].outcome for line in found.lines} == {"closed", "not tried"}
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.dictionaries(st.sampled_from(KEYS), st.floats(0, 1), min_size=1), st.data())
 def test_a_worse_answer_never_scores_better(scores: dict[str, float], data: st.DataObject) -> None:
     """Whichever line gets worse, its axis and the total do, and no other axis changes."""

@@ -78,7 +78,7 @@ def behind(case: Case, key: str) -> Answer:
     found = case.said(key)
     if not case.apart or found.outcome not in ("open", "partly"):
         return found
-    evidence = f"{found.evidence} (in a kernel of its own)"
+    evidence = f"in a kernel of its own: {found.evidence}"
     return Answer("partly", evidence, max(found.score, BEHIND))
 
 
@@ -86,7 +86,7 @@ def own(case: Case, key: str) -> Answer:
     """As found inside; of a kernel of its own it tells nothing about the host."""
     found = case.said(key)
     if case.apart and found.outcome in ("open", "partly"):
-        return Answer("closed", f"{found.evidence}: its own kernel's", 1.0)
+        return Answer("closed", f"its own kernel's: {found.evidence}", 1.0)
     return found
 
 
@@ -94,7 +94,7 @@ def calls(case: Case, key: str) -> Answer:
     """How many get through to the host's kernel."""
     found = case.said(key)
     if case.apart and found.outcome != "closed":
-        return Answer("closed", f"{found.evidence}, which is not the host's", 1.0)
+        return Answer("closed", f"none: {found.evidence} of its own", 1.0)
     return found
 
 
