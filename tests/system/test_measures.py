@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from proa.client.sdk import Client
+from proa.errors import NotFound
 from tests.support.engine import EngineProcess, engine_tag
 from tests.support.images import Layer, archive
 from tests.support.instances import Instance, Json, Place
@@ -179,8 +180,12 @@ def test_a_disk_is_sized_by_its_file(session_engine: EngineProcess, tmp_path: Pa
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "3G"], check=True)
     with Client(f"unix://{session_engine.socket}") as client:
         found = client.sizes(str(disk))
+        cooled = {part.name: part for part in client.cool(str(disk)).parts}
+        with pytest.raises(NotFound, match="no such file"):
+            client.sizes(str(tmp_path / "nowhere"))
     assert found.virtual_bytes == 3 << 30
     assert found.unpacked_bytes == du(disk) == sum(row.bytes for row in found.ledger)
+    assert cooled["disk"].before > 0 and cooled["disk"].after == 0
 
 
 def test_a_guest_reads_where_a_disks_bytes_went(

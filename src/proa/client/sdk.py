@@ -194,7 +194,10 @@ class Client:
         return measures.sizes(self.call("GET", f"/proa/images/{quote(name)}/sizes", query))
 
     def cool(self, name: str) -> measures.Cooled:
-        """Drop from the page cache what starting an image reads, so that the next start is cold."""
+        """Drop from the page cache what starting an image reads, so that the next start is cold.
+
+        A name with a slash in front is the path of a machine's disk.
+        """
         return measures.cooled(self.call("POST", f"/proa/images/{quote(name)}/cool"))
 
     def advise(

@@ -23,7 +23,7 @@ from proa.image.layer.compress import measured
 from proa.image.machine import formats
 from proa.image.sizes import LayerSize, Row, layer_sizes, ledger
 from proa.isolation.memory import Memory, Part
-from proa.isolation.vm.architectures import ALL
+from proa.isolation.vm.architectures import ALL, HOST
 
 LEDGERS_MAXIMUM = 64
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -85,7 +85,7 @@ class Measures:
         its ledger.  Raises ImageNotFound, NotFound.
         """
         if name.startswith("/"):
-            found = _of_disk(Path(name))
+            found = _of_disk(_disk(name))
         else:
             found = self._of_image(self._core.images.get(name), compress=compress)
         if not inside:
@@ -136,22 +136,30 @@ class Measures:
     # -- cold files -----------------------------------------------------------------------------
 
     def cool(self, name: str) -> tuple[Cooled, ...]:
-        """Drop from the page cache what starting an image reads; spare clones map some of it."""
+        """Drop from the page cache what starting an image reads, or a machine of a disk's file.
+
+        Spare clones are ended: they map some of it.
+        """
         self._core.vms.drop_spares()
+        if name.startswith("/"):
+            return _cooled("disk", _opened((_disk(name),))), self._programs("")
         images = self._core.images
         image = images.get(name)
         roots = images.layers(image)
         disk = images.disk_path(image.id)
         pieces = self._core.vms.footprint(image.id, disk, image.details.architecture)
-        native = self._core.config.native
-        kind = ALL.get(image.details.architecture)
-        programs = [native, *([kind.program, kind.ours(native)] if kind else [])]
-        note = "what running processes have mapped stays"
         return (
             _cooled("layers", (file for root in roots for file in _below(root))),
             *(_cooled(item.name, _opened(item.paths)) for item in pieces if item.paths),
-            _cooled("programs", _opened(dict.fromkeys(programs)), note),
+            self._programs(image.details.architecture),
         )
+
+    def _programs(self, architecture: str) -> Cooled:
+        native = self._core.config.native
+        kind = ALL.get(architecture or HOST)
+        programs = [native, *([kind.program, kind.ours(native)] if kind else [])]
+        note = "what running processes have mapped stays"
+        return _cooled("programs", _opened(dict.fromkeys(programs)), note)
 
 
 def _cooled(name: str, files: Iterable[int], note: str = "") -> Cooled:
@@ -192,19 +200,25 @@ def _below(root: Path) -> Iterator[int]:
         os.close(top)
 
 
-def _of_disk(path: Path) -> Sizes:
-    """A machine's disk: what it takes, and what it is for a machine."""
+def _disk(name: str) -> Path:
+    """A disk's file, which is there."""
+    path = Path(name)
     try:
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):
+        if not stat.S_ISREG(path.stat().st_mode):
             raise Invalid(f"the disk '{path}' is no regular file")
-        with path.open("rb") as file:
-            head = file.read(formats.HEAD_BYTES)
-            kind = formats.detect(head)
-            virtual = formats.virtual_bytes(head, facts.st_size)
+        path.open("rb").close()
     except OSError as error:
         said = (error.strerror or "").lower()
         raise NotFound(f"cannot open the disk '{path}': {said}") from None
+    return path
+
+
+def _of_disk(path: Path) -> Sizes:
+    """A machine's disk: what it takes, and what it is for a machine."""
+    facts = path.stat()
+    with path.open("rb") as file:
+        head = file.read(formats.HEAD_BYTES)
+    kind, virtual = formats.detect(head), formats.virtual_bytes(head, facts.st_size)
     taken = facts.st_blocks * 512
     row = Row("allocated", taken, f"a {kind} disk of {virtual} bytes")
     return Sizes(facts.st_size, taken, taken, 0, (), (row,), (), virtual)
