@@ -19,6 +19,8 @@ def image_archive(case: Case) -> bytes:
     own = Layer()
     if names:
         own.file("var/lib/dpkg/status", debs.status(names))
+    for name in names:
+        fill(own, debs.links(name))
     fill(own, case.tree)
     config: dict[str, Any] = dict(case.config)
     if "ExposedPorts" in config:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.conftest import need
-from tests.support.images import Layer
+from tests.support.cases import Link, Tree
 from tests.support.paths import ROOT
 
 KEPT = ROOT / "build" / "test-debs"
@@ -37,24 +37,26 @@ def _here(name: str) -> Path | None:
 
 @cache
 def layer(name: str) -> bytes:
-    """A package's files, and links that enable its units, as its installation makes them."""
+    """A package's files as a tar."""
     path = fetched((name,))[name]
-    plain = subprocess.run(["dpkg-deb", "--fsys-tarfile", path], check=True, capture_output=True)
-    made = Layer()
-    with tarfile.open(fileobj=io.BytesIO(plain.stdout)) as archive:
+    order = ["dpkg-deb", "--fsys-tarfile", str(path)]
+    return subprocess.run(order, check=True, capture_output=True).stdout
+
+
+@cache
+def links(name: str) -> Tree:
+    """Links that enable a package's units, as its installation makes them."""
+    found: dict[str, Link] = {}
+    with tarfile.open(fileobj=io.BytesIO(layer(name))) as archive:
         for member in archive:
-            member.name = member.name.removeprefix("./")
-            if not member.name or member.name == ".":
-                continue
-            file = archive.extractfile(member) if member.isreg() else None
-            content = file.read() if file else b""
-            made.tar.addfile(member, io.BytesIO(content) if file else None)
             unit = member.name.rpartition("/")[2]
-            if "systemd/system/" in member.name and file and unit.endswith(".service"):
-                for target in _WANTED_BY.findall(content.decode()):
+            if "systemd/system/" in member.name and member.isreg() and unit.endswith(".service"):
+                file = archive.extractfile(member)
+                text = file.read().decode() if file else ""
+                for target in _WANTED_BY.findall(text):
                     wants = f"etc/systemd/system/{target.strip()}.wants/{unit}"
-                    made.symlink(wants, f"/{member.name}")
-    return made.bytes()
+                    found[wants] = Link(f"/{member.name.removeprefix('./')}")
+    return found
 
 
 def status(names: Sequence[str]) -> str:
