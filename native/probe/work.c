@@ -91,7 +91,7 @@ int work_cpu(const struct sample *sample, const struct work *work)
 /* x = 0.999999 x + 1: goes to a million, and who knows the number of steps knows how near it is. */
 int work_cpu_float(const struct sample *sample, const struct work *work)
 {
-	enum { BATCH = 1 << 12 };
+	enum { BATCH = 1 << 15 };
 	double value = 0;
 	uint64_t done = 0;
 	struct stretch stretch;

@@ -11,6 +11,7 @@ from pathlib import Path
 from proa.api.answer import API_VERSION, API_VERSION_MINIMUM
 from proa.api.table import ROUTES
 from proa.cli import advise, engine, main
+from proa.compare import work
 from proa.engine import config
 from proa.errors import ProaError
 from proa.isolation.vm.settings import Settings
@@ -50,6 +51,11 @@ def test_environment() -> None:
         and re.fullmatch("PROA_[A-Z]+", node.value)
     }
     assert set(table("Environment")) == used
+
+
+def test_kinds_of_work() -> None:
+    told = {name: [row.unit, row.title, row.how] for name, row in work.TABLE.items()}
+    assert table("Kinds of work") == told
 
 
 def test_exit_codes() -> None:
