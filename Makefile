@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check format bench native native-arm64 native-amd64 sanitize packages test-packages peer-packages clean
+.PHONY: help demo docs test check format bench native native-arm64 native-amd64 sanitize packages test-packages peer-packages clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -11,6 +11,9 @@ help: ## this list
 
 demo: packages native ## install what is needed; one image as a container and as a vm, side by side
 	PYTHONPATH=src $(PYTHON) tools/demo.py
+
+docs: packages $(VENV)/.ready native ## the concept pages' numbers and figures, measured anew (KEEP=1: as kept)
+	PYTHONPATH=src:. $(BIN)/python -m tools.docs $(if $(KEEP),--keep)
 
 test: test-packages $(VENV)/.ready native ## the whole test suite; says what it skipped and why (TESTS=path narrows it)
 	$(BIN)/python -m pytest $(TESTS)
