@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from proa.compare.record import Report
+from proa.compare.report.words import CROSS
 from tests.support import reports
 from tools import docs_numbers
 
@@ -26,13 +27,13 @@ def test_a_page_is_filled_and_stays_so() -> None:
     assert filled == page.replace("9 MB", shown)
     assert docs_numbers.fill(filled, FOUND) == filled
     assert list(docs_numbers.bare(filled)) == []
-    bare = ["20 MB", "1.5 GiB", "3 ms", f"4{docs_numbers.CROSS}", "5 초", "6배", "7 %"]
+    bare = ["20 MB", "1.5 GiB", "3 ms", f"4{CROSS}", "5 초", "6배", "7 %"]
     assert list(docs_numbers.bare(" and ".join(bare))) == bare
 
 
 def test_what_is_claimed_must_be_found() -> None:
     measure = next(m for m in WEB.measures if m.key == "time.first-output.warm")
-    assert told("times", measure.key, "vm", "container", "higher").endswith(docs_numbers.CROSS)
+    assert told("times", measure.key, "vm", "container", "higher").endswith(CROSS)
     with pytest.raises(docs_numbers.Untrue, match="higher, not lower"):
         told("times", measure.key, "vm", "container", "lower")
     untold = tuple(replace(d, verdict="no difference") for d in measure.differences)
