@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proa.advice import asked
 from proa.advice.facts import KEYS, Fact, Value
-from proa.advice.files import Start, command, elf, facts
+from proa.advice.files import Start, binaries, command, facts
 from tests.support import programs as p
 from tests.support.case_tree import CaseTree
 from tests.support.cases import File, Link, Tree
@@ -113,14 +113,15 @@ def test_work_that_ends() -> None:
 
 
 def test_programs_tell_their_system_processor_and_kernel() -> None:
-    assert elf.read(p.windows().data) == elf.Program("windows", "amd64")  # type: ignore[arg-type]
+    windows = binaries.read(p.windows().data)  # type: ignore[arg-type]
+    assert windows and (windows.system, windows.architecture) == ("windows", "amd64")
     cases = {
-        p.elf(183): ("linux", "arm64", ""), p.elf(62, 9): ("freebsd", "amd64", ""),
-        p.elf(62, 0, "/libexec/ld-elf.so.1"): ("freebsd", "amd64", ""),
-        p.needing((6, 6, 1)): ("linux", "amd64", "6.6.1"),
+        p.elf(183): ("linux", "arm64", ()), p.elf(62, 9): ("freebsd", "amd64", ()),
+        p.elf(62, 0, "/libexec/ld-elf.so.1"): ("freebsd", "amd64", ()),
+        p.needing((6, 6, 1)): ("linux", "amd64", (6, 6, 1)),
     }  # fmt: skip
     for file, wanted in cases.items():
-        program = elf.read(file.data)  # type: ignore[arg-type]
+        program = binaries.read(file.data)  # type: ignore[arg-type]
         assert program and (program.system, program.architecture, program.kernel) == wanted
     assert found({"a": p.needing((6, 6, 1))}, "/a")["kernel.minimum"] == "6.6.1"
     foreign = found({"a": p.elf(183)}, "/a")
@@ -131,7 +132,7 @@ def test_programs_tell_their_system_processor_and_kernel() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_are_survived(data: bytes, headed: bool) -> None:
-    program = elf.read(b"\x7fELF\x02\x01\x01" + data if headed else data)
+    program = binaries.read(b"\x7fELF\x02\x01\x01" + data if headed else data)
     assert program is None or isinstance(program.architecture, str)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from proa.compare.portability import elf, kernel_use, programs, trials
+from proa.advice import elf
+from proa.compare.portability import kernel_use, programs, trials
 from proa.compare.portability.watching import Call, Seen
 from proa.errors import Invalid
 
@@ -64,7 +65,7 @@ def test_demands() -> None:
     assert elf.read(made(62, NEWER + AVX2)) == elf.Program("amd64", "", (5, 4, 0), "x86-64-v3")
     assert elf.read(made(183, NEWER)) == elf.Program("arm64", "", (5, 4, 0))
     freebsd = note(elf.NT_ABI_TAG, 3, 5, 4, 0)
-    assert elf.read(made(62, freebsd)) == elf.Program("amd64")
+    assert elf.read(made(62, freebsd)) == elf.Program("amd64", system="freebsd")
     assert elf.read(made(62, NEWER, kind=4)) is None, "a core file is no program"
 
 

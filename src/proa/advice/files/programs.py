@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from proa.advice.elf import Program
 from proa.advice.facts import Fact
-from proa.advice.files import elf
+from proa.advice.files import binaries
 from proa.advice.tree import FILE, LINK, Tree, first
 from proa.printable import clean
 
@@ -88,7 +89,7 @@ def find(tree: Tree, command: str, search: Sequence[str] = _SEARCHED) -> str:
 def _made_for(tree: Tree, host: str, main: str) -> Iterator[Fact]:
     """System, processor, C library and kernel, of the main program or what it is started by."""
     for path in (main, "bin/sh", "bin/busybox", "usr/bin/env", "sbin/init"):
-        program = elf.read(tree.read(path, elf.HEAD_BYTES)) if path else None
+        program = binaries.read(tree.read(path, binaries.HEAD_BYTES)) if path else None
         if program is None:
             continue
         yield Fact("os.kind", program.system, f"/{path}")
@@ -109,16 +110,16 @@ def _libc(interpreter: str) -> str:
     return next((name for sign, name in kinds if sign in interpreter), clean(interpreter, 60))
 
 
-def _kernel(tree: Tree, program: elf.Program, path: str) -> Iterator[Fact]:
+def _kernel(tree: Tree, program: Program, path: str) -> Iterator[Fact]:
     """The newest kernel that the program or its C library asks for."""
     asked = [(program.kernel, path)]
     if program.interpreter:
         for library in filter(None, (program.interpreter.strip("/"), first(tree, _LIBC))):
-            read = elf.read(tree.read(library, elf.HEAD_BYTES))
-            asked.append((read.kernel if read else "", library))
-    kernel, source = max(asked, key=lambda one: [int(part) for part in one[0].split(".") if part])
+            read = binaries.read(tree.read(library, binaries.HEAD_BYTES))
+            asked.append((read.kernel if read else (), library))
+    kernel, source = max(asked)
     if kernel:
-        yield Fact("kernel.minimum", kernel, f"/{source} (.note.ABI-tag)")
+        yield Fact("kernel.minimum", ".".join(map(str, kernel)), f"/{source} (.note.ABI-tag)")
 
 
 def _installed(tree: Tree) -> Iterator[Fact]:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from proa.compare.portability import elf
+from proa.advice import elf
 
 # Libraries compiled for better processors, taken only where they fit (ld.so(8), glibc 2.33).
 VARIANTS = re.compile(r"/glibc-hwcaps/([^/]+)/|/lib/haswell/")

@@ -1,4 +1,4 @@
-"""What a program's file says of the processor and the kernel it is for.  Pure.
+"""What a program's file says of the system, the processor and the kernel it is for.  Pure.
 
 Read are the ELF header, the program headers and the notes they point to (gABI chapter 5; the x86
 psABI's `.note.gnu.property`; glibc's `.note.ABI-tag`, which LSB 3.1 section 11.2 describes).
@@ -15,9 +15,12 @@ SEGMENTS_MAXIMUM = 64
 MACHINES = {
     3: "386",
     8: "mips64le",
+    20: "ppc",
     21: "ppc64le",
     22: "s390x",
     40: "arm",
+    43: "sparc64",
+    50: "ia64",
     62: "amd64",
     183: "arm64",
     243: "riscv64",
@@ -30,6 +33,12 @@ PT_INTERP, PT_NOTE = 3, 4
 NT_ABI_TAG, NT_PROPERTY = 1, 5
 X86_ISA_NEEDED = 0xC0008002  # GNU_PROPERTY_X86_ISA_1_NEEDED: a bit per level
 LINUX = 0  # the system in an ABI tag
+OF_TAG = {1: "hurd", 2: "solaris", 3: "freebsd"}  # others in it
+OF_HEADER = {2: "netbsd", 6: "solaris", 9: "freebsd", 12: "openbsd"}  # EI_OSABI
+OF_INTERPRETER = {
+    "/libexec/ld-elf": "freebsd", "/usr/libexec/ld.elf_so": "netbsd",
+    "/usr/libexec/ld.so": "openbsd", "/usr/lib/ld.so": "solaris", "/lib/ld.so.1": "hurd",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class Program:
     interpreter: str = ""
     kernel: tuple[int, ...] = ()
     level: str = ""
+    system: str = "linux"
 
 
 def read(head: bytes) -> Program | None:
@@ -58,7 +68,7 @@ def _read(head: bytes) -> Program | None:
     if kind not in KINDS:
         return None
     architecture = MACHINES.get(machine, f"machine {machine}")
-    interpreter, level = "", ""
+    interpreter, level, tagged = "", "", ""
     kernel: tuple[int, ...] = ()
     for segment, offset, size in _segments(head, wide=wide, order=order):
         data = head[offset : offset + size]
@@ -68,9 +78,17 @@ def _read(head: bytes) -> Program | None:
             for number, content in _notes(data, wide=wide, order=order):
                 if number == NT_ABI_TAG:
                     kernel = kernel or _kernel(content, order)
+                    tagged = OF_TAG.get(struct.unpack_from(order + "I", content)[0], "")
                 elif number == NT_PROPERTY:
                     level = level or _level(content, wide=wide, order=order)
-    return Program(architecture, interpreter, kernel, level)
+    system = OF_HEADER.get(head[7], "") or _asked(interpreter) or tagged or "linux"
+    return Program(architecture, interpreter, kernel, level, system)
+
+
+def _asked(interpreter: str) -> str:
+    """The system whose dynamic loader that is; empty for Linux's."""
+    found = (name for start, name in OF_INTERPRETER.items() if interpreter.startswith(start))
+    return next(found, "")
 
 
 def _segments(head: bytes, *, wide: bool, order: str) -> Iterator[tuple[int, int, int]]:
