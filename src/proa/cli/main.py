@@ -36,6 +36,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "packages": ("from-packages",),
     "build": ("build",),
     "sbom": ("sbom",),
+    "compare": ("compare",),
     "advise": ("advise",),
     "screen": ("screen", "keys"),
     "duplicate": (

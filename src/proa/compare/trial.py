@@ -1,0 +1,238 @@
+"""One round: every form started cold, warm and many at once, and its work sampled."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from statistics import median
+
+from proa.client.measures import Memory
+from proa.compare import cost, gathered, load, starts, work
+from proa.compare.fleet import Fleet
+from proa.compare.forms import Way
+from proa.compare.gathered import Described, Gathered
+from proa.compare.options import Options
+from proa.compare.probe import Probe
+from proa.compare.progress import Course
+from proa.compare.starts import Expected, Started
+from proa.errors import ProaError
+
+WARM_UPS = 5
+PASSING = "template"  # until the image has one of its own
+COLD, WARM, BURST = "cold starts", "starts", "bursts"
+WORK, MEMORY = "work", "readings of memory"
+SPARED = (BURST, COLD)  # in this order, when time is short
+WORK_MS, QUICK_WORK_MS = 100, 60
+QUICK_WORK = ("cpu", "memory", "syscalls", "disk-rand-read", "fsync", "net-requests")
+LOAD_SECONDS = 120.0
+
+
+@dataclass
+class Trial:
+    """The forms at work: what each start is waited for, the probes that stay, what was found."""
+
+    fleet: Fleet
+    options: Options
+    found: Gathered
+    course: Course
+    expected: Expected = field(default_factory=Expected)
+    probes: dict[str, Probe] = field(default_factory=dict)
+    memory: dict[str, list[Memory]] = field(default_factory=dict)
+    started_by: dict[str, list[str]] = field(default_factory=dict)
+    seconds: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # of (form, kind)
+    spared: set[tuple[str, str]] = field(default_factory=set)  # the same, left out for time
+    refused: set[tuple[str, str]] = field(default_factory=set)  # (form, work)
+    facts: dict[str, Mapping[str, str]] = field(default_factory=dict)  # `Proa` of inspect
+    cooled: list[float] = field(default_factory=list)  # share still cached afterwards
+
+    # -- before the rounds -------------------------------------------------------------------------
+
+    def warm_up(self, ways: Sequence[Way], port: int) -> list[Way]:
+        """Start every form until it starts as it did before; those that work.
+
+        What is made once (templates, disks) is made here, and what a start shows is found out.
+        """
+        working, shown = [], []
+        for way in ways:
+            self.course.say(f"{way.form.title}: first start")
+            try:
+                last = self._first(way, port)
+                self._settle(way, last, port)
+            except ProaError as error:
+                self.found.leave(way.form.title, error.message)
+                continue
+            working.append(way)
+            self.facts[way.key] = last.facts
+            shown.append(last)
+        if shown:
+            self.expected = starts.expectation(shown, port, self.options.ready)
+            self._tell_missed(shown)
+        return working
+
+    def _first(self, way: Way, port: int) -> Started:
+        with starts.started(self.fleet, way, self.options.command, None, port) as one:
+            return one
+
+    def _settle(self, way: Way, last: Started, port: int) -> None:
+        """Again, while the engine still prepares better ways of starting it."""
+        expected = starts.expectation([last], port, "")
+        by = last.started_by
+        for _ in range(WARM_UPS if by else 0):
+            with starts.started(self.fleet, way, self.options.command, expected) as again:
+                if again.started_by == by != PASSING:
+                    return
+                by = again.started_by
+
+    def _tell_missed(self, shown: Iterable[Started]) -> None:
+        for one in shown:
+            for milestone, why in one.missed.items():
+                self.found.leave(f"time until {starts.TITLES[milestone]}", why)
+
+    def keep_probes(self, ways: Sequence[Way], stack: ExitStack) -> None:
+        """An instance with the probe in each form whose work is measured."""
+        for way in ways:
+            if way.form.only_start:
+                continue
+            self.course.say(f"{way.form.title}: the probe")
+            try:
+                self.probes[way.key] = stack.enter_context(self.fleet.probe(way))
+            except ProaError as error:
+                self.found.leave(f"work of {way.form.title}", error.message)
+
+    # -- a round -----------------------------------------------------------------------------------
+
+    def round(self, ways: Iterable[Way]) -> None:
+        """All that is sampled round by round, of every form in this order."""
+        for way in ways:
+            for kind, act in self._acts(way):
+                if (way.key, kind) in self.spared:
+                    continue
+                self.course.say(f"{way.form.title}: {kind}")
+                begin = time.monotonic()
+                try:
+                    act(way)
+                except ProaError as error:
+                    self.found.leave(f"some {kind} of {way.form.title}", error.message)
+                self.seconds.setdefault((way.key, kind), []).append(time.monotonic() - begin)
+
+    def _acts(self, way: Way) -> Iterator[tuple[str, Callable[[Way], None]]]:
+        """What a round does with a form, in order: a warm start comes right after another."""
+        options, groups = self.options, set(self.options.groups)
+        timed = "time" in groups
+        bursts = options.burst > 1 and not options.quick and options.kind == "image"
+        if timed and options.cold and way.image:
+            yield COLD, self._cold
+        if timed or "cost" in groups or options.load:
+            yield WARM, self._warm
+        if timed and bursts:
+            yield BURST, self._burst
+        if way.key in self.probes and "work" in groups:
+            yield WORK, self._work
+        if way.key in self.probes and "cost" in groups and self.expected.end:
+            yield MEMORY, self._probe_memory
+
+    def fit(self, ways: Sequence[Way], rounds: int, left_seconds: float) -> None:
+        """Leave out of all further rounds what would take too long, going by the time it took: the
+        longest bursts first, then the longest cold starts.  What is left out is said."""
+        each = {key: median(taken) for key, taken in self.seconds.items()}
+        for kind in SPARED:
+            of_kind = [key for key in each if key[1] == kind]
+            for key in sorted(of_kind, key=lambda key: -each[key]):
+                wanted = rounds * sum(seconds for one, seconds in each.items())
+                if wanted <= left_seconds:
+                    return
+                self.spared.add(key)
+                title = next(way.form.title for way in ways if way.key == key[0])
+                more = rounds * each.pop(key)
+                self.found.leave(
+                    f"more {kind} of {title}",
+                    f"{rounds} would take {more:.0f} s, more than there is time for; see --budget",
+                )
+
+    def _cold(self, way: Way) -> None:
+        cooled = self.fleet.client.cool(way.image)
+        if cooled.before:
+            self.cooled.append(cooled.after / cooled.before)
+        with starts.started(self.fleet, way, self.options.command, self.expected) as one:
+            self._add(way, one, "cold")
+
+    def _warm(self, way: Way) -> None:
+        with starts.started(self.fleet, way, self.options.command, self.expected) as one:
+            if "time" in self.options.groups:
+                self._add(way, one, "warm")
+            self.started_by.setdefault(way.key, []).append(one.started_by)
+            if "cost" in self.options.groups and not self.expected.end:
+                self._remember(way, one.instance.memory())
+            if self.options.load and not way.form.only_start:
+                self._load(way, one)
+
+    def _add(self, way: Way, one: Started, condition: str) -> None:
+        for milestone, moment in one.moments.items():
+            key, described = gathered.started(milestone, condition)
+            self.found.described[key] = described
+            self.found.add(key, way.key, moment)
+
+    def _remember(self, way: Way, memory: Memory) -> None:
+        cost.remember(memory, way, self.found)
+        self.memory.setdefault(way.key, []).append(memory)
+
+    def _load(self, way: Way, one: Started) -> None:
+        target = f"{starts.address(one.instance)}:{self.expected.port}"
+        figure = load.run(self.options.load, target, way.key, LOAD_SECONDS)
+        self.found.described["work.load"] = Described(
+            "the load command's figure", figure.unit, "higher",
+            f"what '{self.options.load}' printed, run on this host against the instance",
+        )  # fmt: skip
+        self.found.add("work.load", way.key, figure.value)
+
+    def _burst(self, way: Way) -> None:
+        """Several at the same moment, each in a thread with a connection of its own."""
+        count, last = self.options.burst, self.expected.last
+        gate, done = threading.Barrier(count), threading.Barrier(count)
+        moments: list[float] = []
+        errors: list[ProaError] = []
+
+        def one() -> None:
+            gate.wait()
+            try:
+                with starts.started(self.fleet, way, self.options.command, self.expected) as found:
+                    moments.append(found.moments[last])
+                    done.wait()
+            except ProaError as error:
+                errors.append(error)
+                done.abort()
+            except threading.BrokenBarrierError:
+                return  # another one failed
+
+        threads = [threading.Thread(target=one, daemon=True) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+        key, described = gathered.started(last, "burst", count)
+        self.found.described[key] = described
+        self.found.add(key, way.key, max(moments))
+
+    def _work(self, way: Way) -> None:
+        """A sample of each work; one that cannot be done in a form is not tried there again."""
+        probe, quick = self.probes[way.key], self.options.quick
+        wanted = QUICK_WORK if quick else work.NAMES
+        names = [name for name in wanted if (way.key, name) not in self.refused]
+        for name, taken in work.each(probe, names, QUICK_WORK_MS if quick else WORK_MS):
+            if isinstance(taken, ProaError):
+                self.refused.add((way.key, name))
+                self.found.leave(f"{work.TITLES[name]} of {way.form.title}", taken.message)
+                continue
+            key = f"work.{name}"
+            self.found.described[key] = Described(
+                work.TITLES[name], work.UNITS[name], work.BETTER[name], work.HOW[name]
+            )
+            self.found.add(key, way.key, taken.value, taken.overhead)
+
+    def _probe_memory(self, way: Way) -> None:
+        self._remember(way, self.probes[way.key].instance.memory())
