@@ -18,6 +18,7 @@ from proa.compare.report.words import (
     comparative,
     counted,
     estimate,
+    titled,
     told_factor,
 )
 
@@ -99,7 +100,7 @@ def _change(change: Change, cast: Mapping[str, Look], ink: Ink) -> Iterator[str]
     sign = ink.form(look, look.glyph) if look else " "
     noun = f" ({look.noun})" if look else ""
     figures = f"{estimate(change.before, change.unit)} {_ARROW} {estimate(change.now, change.unit)}"
-    yield f"  {sign} {fit(change.title + noun, ink.width - 4)}"
+    yield f"  {sign} {fit(titled(change.title) + noun, ink.width - 4)}"
     if len(figures) + len(words(change)) + 7 <= ink.width:
         yield f"    {figures}  {ink.bold(words(change))}"
     else:
@@ -110,7 +111,7 @@ def _change(change: Change, cast: Mapping[str, Look], ink: Ink) -> Iterator[str]
 def _answer(answer: AnswerChange, cast: Mapping[str, Look], ink: Ink) -> Iterator[str]:
     look = cast.get(answer.form)
     sign = ink.form(look, look.glyph) if look else " "
-    yield f"  {sign} {fit(f'{answer.title} ({answer.axis})', ink.width - 4)}"
+    yield f"  {sign} {fit(titled(f'{answer.title} ({answer.axis})'), ink.width - 4)}"
     told = f"{answer.before.outcome} {_ARROW} {answer.now.outcome}: {answer.now.evidence}"
     yield f"    {fit(told, ink.width - 4)}"
 
@@ -140,7 +141,7 @@ def _changed(changes: Changes, cast: Mapping[str, Look]) -> Markup | None:
         look = cast.get(change.form)
         made = ratios.ratio(look, change.better, change, words(change)) if look else None
         if made:
-            drawn.append((change.title, [made]))
+            drawn.append((titled(change.title), [made]))
     plot = ratios.draw("changes", "Now, compared with before", "as before", drawn)
     lead = "Now against before: to the right is better. Only what a test found is drawn."
     everything = tables.table("Every figure, now and before", _HEAD, _rows(changes.measures, cast))
@@ -174,7 +175,7 @@ def _answers(changes: Changes, cast: Mapping[str, Look]) -> Markup | None:
         return None
     rows = [
         (
-            join(tag("span", each.title), tag("small", tag("b", each.axis))),
+            tables.asked(each.title, tag("b", each.axis)),
             tables.named(cast[each.form]) if each.form in cast else each.form,
             join(badge(each.before.outcome, each.before.outcome),
                  tag("small", each.before.evidence)),

@@ -20,7 +20,11 @@ from proa.compare.report.words import (
 )
 
 # What stands for a start, and for memory: the first of these that was tested.
-START = ("time.first-reply", "time.first-output", "time.port", "time.exec", "time.")
+START = (
+    "time.ready", "time.first-reply", "time.port", "time.first-output", "time.end", "time.exec",
+    "time.",
+)  # fmt: skip
+CONDITIONS = (".warm", ".cold", ".burst")
 MEMORY = ("cost.memory",)
 
 
@@ -65,6 +69,16 @@ def pick(measures: Sequence[Measure], prefixes: Sequence[str]) -> Measure | None
         if found:
             return found[0]
     return None
+
+
+def telling(measures: Sequence[Measure]) -> list[Measure]:
+    """Of the times, the last milestone of each condition: when it was there."""
+    found = []
+    for condition in CONDITIONS:
+        measure = pick([m for m in measures if m.key.endswith(condition)], START)
+        if measure:
+            found.append(measure)
+    return found or list(measures)
 
 
 def _claim(report: Report, cast: Mapping[str, Look], claim: Claim) -> str:

@@ -6,12 +6,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from proa.compare.record import AXES, Line, Measure, Report
-from proa.compare.report.headline import sentences
+from proa.compare.report.headline import CONDITIONS, sentences, telling
 from proa.compare.report.ink import Ink, fit
 from proa.compare.report.looks import Look, looks
 from proa.compare.report.progress import Progress
 from proa.compare.report.sections.isolation import differ
-from proa.compare.report.words import DASH, amount, counted, estimate, verdict, versus
+from proa.compare.report.words import (
+    DASH,
+    UNTESTED,
+    amount,
+    counted,
+    estimate,
+    titled,
+    verdict,
+    versus,
+)
 from proa.printable import clean
 
 __all__ = ["Progress", "render"]
@@ -27,9 +36,18 @@ def render(report: Report, width: int = 80, colour: bool = False) -> str:
     cast = looks(report.forms)
     lines = [*_head(report, ink), *_forms(report, cast, ink)]
     for group, title in _TITLES.items():
-        lines += _group(title, [m for m in report.measures if m.group == group], cast, ink)
+        lines += _group(title, _chosen(report, group), cast, ink)
     lines += [*_isolation(report, cast, ink), *_kernels(report, cast, ink), *_end(report, ink)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _chosen(report: Report, group: str) -> list[Measure]:
+    """A group's measures; of starts all that were warm, and of the others when it was there."""
+    measures = [measure for measure in report.measures if measure.group == group]
+    if group != "time":
+        return measures
+    last = telling(measures)
+    return [m for m in measures if m in last or m.key.endswith(CONDITIONS[0])]
 
 
 def _head(report: Report, ink: Ink) -> Iterator[str]:
@@ -102,9 +120,9 @@ class _Table:
 def _row(measure: Measure, shown: Mapping[str, Look], table: _Table, ink: Ink) -> Iterator[str]:
     figures = "".join(fit(_figure(measure, key), table.column) for key in shown)
     if len(clean(measure.title)) + 3 <= table.first:
-        yield "  " + fit(measure.title, table.first - 2) + figures
+        yield "  " + fit(titled(measure.title), table.first - 2) + figures
     else:
-        yield "  " + fit(measure.title, ink.width - 2)
+        yield "  " + fit(titled(measure.title), ink.width - 2)
         yield " " * table.first + figures
     base = next(iter(shown))
     found = ["", *(_found(measure, key, base) for key in list(shown)[1:])]
@@ -114,7 +132,7 @@ def _row(measure: Measure, shown: Mapping[str, Look], table: _Table, ink: Ink) -
 
 
 def _stacked(measure: Measure, shown: Mapping[str, Look], ink: Ink) -> Iterator[str]:
-    yield "  " + fit(measure.title, ink.width - 2)
+    yield "  " + fit(titled(measure.title), ink.width - 2)
     base = next(iter(shown))
     wide = min(max(len(look.noun) for look in shown.values()), 16)
     room = ink.width - wide - 8
@@ -140,7 +158,7 @@ def _found(measure: Measure, key: str, base: str) -> str:
     """The verdict without its interval, which the page has; sizes are counted, so have none."""
     found = versus(measure, key, base)
     if found is None or all(len(values) < 2 for values in measure.samples.values()):
-        return ""
+        return "" if found is None or found.verdict in UNTESTED else verdict(measure, found)
     return verdict(measure, found).split(" (")[0]
 
 
@@ -165,7 +183,7 @@ def _isolation(report: Report, cast: Mapping[str, Look], ink: Ink) -> Iterator[s
 
 
 def _evidence(line: Line, cast: Mapping[str, Look], ink: Ink) -> Iterator[str]:
-    yield "  " + fit(f"{line.title} ({line.axis})", ink.width - 2)
+    yield "  " + fit(titled(f"{line.title} ({line.axis})"), ink.width - 2)
     for key, answer in line.answers.items():
         if key in cast:
             outcome = fit(answer.outcome, 9)

@@ -173,6 +173,11 @@ def is_better(measure: Measure, difference: Difference | None) -> bool | None:
     return difference.verdict == measure.better
 
 
+def titled(text: str) -> str:
+    """Words as they begin a line."""
+    return text[:1].upper() + text[1:]
+
+
 def counted(number_of: int, one: str, many: str = "") -> str:
     """`1 round`, `12 rounds`."""
     return f"{number_of:,} {one if number_of == 1 else many or one + 's'}"

@@ -9,7 +9,7 @@ from proa.compare.report.looks import Look
 from proa.compare.report.markup import Markup, join, tag
 from proa.compare.report.plots import canvas
 from proa.compare.report.scales import Axis, axis
-from proa.compare.report.words import amount, counted, estimate, spread
+from proa.compare.report.words import amount, counted, estimate, spread, titled
 
 LANE = 58
 _STRIP = 37  # from a lane's top to the middle of its strip
@@ -34,7 +34,7 @@ def draw(name: str, measure: Measure, looks: Mapping[str, Look]) -> Markup | Non
         told.append(_told(look, measure.unit, values, interval))
     kind = "logarithmic" if scale.log else "linear"
     desc = f"{' '.join(told)} The axis is {kind}."
-    title = f"{measure.title}: samples by form"
+    title = f"{titled(measure.title)}: samples by form"
     return canvas.drawing(name, title, desc, height + canvas.TICK_ROOM, *body)
 
 

@@ -13,7 +13,7 @@ from proa.compare.report.looks import Look
 from proa.compare.report.markup import Attributes, Markup, join, tag
 from proa.compare.report.plots import canvas
 from proa.compare.report.scales import Axis
-from proa.compare.report.words import CROSS, UNTESTED, number, verdict, versus
+from proa.compare.report.words import CROSS, UNTESTED, number, titled, verdict, versus
 
 ROW, MARK_ROOM = 44, 18
 _AT = 29
@@ -54,7 +54,7 @@ def rows(measures: Sequence[Measure], looks: Mapping[str, Look]) -> list[Row]:
                 for look, tested in pairs if tested]  # fmt: skip
         ratios = [each for each in made if each]
         if ratios:
-            found.append((measure.title, ratios))
+            found.append((titled(measure.title), ratios))
     return found
 
 

@@ -10,7 +10,7 @@ from proa.compare.report.looks import Look
 from proa.compare.report.markup import Markup, join, tag
 from proa.compare.report.plots import canvas
 from proa.compare.report.scales import Axis, axis
-from proa.compare.report.words import amount
+from proa.compare.report.words import amount, titled
 
 ROW = 46
 _AT = 28  # from a row's top to its marks
@@ -59,7 +59,7 @@ def _words(
                         dx=9 if figures else None)  # fmt: skip
             figures.append(join(glyph, amount(found.ms, "ms")))
     return join(
-        canvas.text(canvas.short(row, 20), 0, top + 13, class_="lane"),
+        canvas.text(titled(canvas.short(row, 20)), 0, top + 13, class_="lane"),
         canvas.text(figures, 100, top + 13, class_="lane quiet", anchor="end"),
     )
 

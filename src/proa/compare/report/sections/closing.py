@@ -9,7 +9,7 @@ from proa.compare.report.looks import Look
 from proa.compare.report.markup import Markup, join, tag
 from proa.compare.report.sections import tables
 from proa.compare.report.sections.isolation import badge
-from proa.compare.report.words import DASH, counted
+from proa.compare.report.words import DASH, counted, titled
 
 
 def portability(report: Report, cast: Mapping[str, Look]) -> Markup | None:
@@ -20,7 +20,7 @@ def portability(report: Report, cast: Mapping[str, Look]) -> Markup | None:
     asked = {key: look for key, look in cast.items() if any(key in n.answers for n in found.needs)}
     rows = [
         (
-            join(tag("span", need.what), tag("small", need.how)),
+            tables.asked(need.what, need.how),
             *(tag("span", need.answers.get(key, DASH)) for key in asked),
         )
         for need in found.needs
@@ -90,7 +90,9 @@ def _left(report: Report) -> Markup | None:
 
 def _pairs(title: str, values: Mapping[str, str]) -> Markup | None:
     rows = [
-        tag("div", tag("dt", name), tag("dd", value)) for name, value in values.items() if value
+        tag("div", tag("dt", titled(name)), tag("dd", value))
+        for name, value in values.items()
+        if value
     ]
     return tables.card(title, tag("dl", rows, class_="pairs")) if rows else None
 

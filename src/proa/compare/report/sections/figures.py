@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from proa.compare.record import Measure
 from proa.compare.report.looks import Look
-from proa.compare.report.markup import Child, Markup, tag
+from proa.compare.report.markup import Child, Markup, join, tag
 from proa.compare.report.plots import distributions
 from proa.compare.report.plots.canvas import key
 from proa.compare.report.sections import tables
-from proa.compare.report.words import DASH, amount, estimate, spread, verdict, versus
+from proa.compare.report.words import DASH, amount, estimate, spread, titled, verdict, versus
 
 
 def sampled(measure: Measure) -> bool:
@@ -30,7 +30,7 @@ def cards(name: str, measures: Sequence[Measure], cast: Mapping[str, Look]) -> M
 
 def _card(name: str, measure: Measure, cast: Mapping[str, Look]) -> Markup:
     plot = distributions.draw(name, measure, cast)
-    how = measure.how[:1].upper() + measure.how[1:]
+    how = titled(measure.how)
     how += "." if how and how[-1] not in ".!?" else ""
     if measure.overhead is not None:
         how += f" Measuring took {amount(measure.overhead, measure.unit)}."
@@ -75,18 +75,19 @@ def _row(measure: Measure, look: Look, count: int, first: str) -> Sequence[Child
     )
 
 
+def _counted(measure: Measure, form: str, first: str) -> Markup:
+    if form not in measure.intervals:
+        return Markup(DASH)
+    found = verdict(measure, versus(measure, form, first)) if form != first else ""
+    note = tag("small", found) if found and found != "too few samples" else None
+    return join(estimate(measure.intervals[form], measure.unit), note)
+
+
 def side_by_side(caption: str, measures: Sequence[Measure], cast: Mapping[str, Look]) -> Markup:
     """Measures in rows, forms in columns; for what is counted rather than sampled."""
     cast = {key: look for key, look in cast.items() if any(key in m.intervals for m in measures)}
     rows = [
-        (
-            measure.title,
-            *(
-                estimate(measure.intervals[key], measure.unit)
-                if key in measure.intervals else DASH
-                for key in cast
-            ),
-        )
+        (measure.title, *(_counted(measure, key, next(iter(cast))) for key in cast))
         for measure in measures
-    ]  # fmt: skip
+    ]
     return tables.table(caption, ("Measure", *map(tables.brief, cast.values())), rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from proa.compare.record import Measure, Part, Report
+from proa.compare.report.headline import telling
 from proa.compare.report.looks import Look
 from proa.compare.report.markup import Markup, join, tag
 from proa.compare.report.plots import ledger, memory, ratios, timeline
@@ -24,7 +25,9 @@ def start(report: Report, cast: Mapping[str, Look]) -> Markup | None:
     plot = timeline.draw("timeline", report.timelines, cast)
     if not measures and plot is None:
         return None
-    lead = "From the request to the first good reply. Every dot is one start; the box holds the "
+    rest = [measure for measure in measures if measure not in telling(measures)]
+    further = figures.cards("further", rest, cast)
+    lead = "From the request to when it is there. Every dot is one start; the box holds the "
     lead += "middle half of them, the bar the median and where it lies. Words compare with the "
     lead += f"{next(iter(cast.values())).noun}."
     shown = (
@@ -32,7 +35,8 @@ def start(report: Report, cast: Mapping[str, Look]) -> Markup | None:
         if plot else None
     )  # fmt: skip
     return tables.section(
-        "start", "Start", lead, shown, figures.cards("start", measures, cast),
+        "start", "Start", lead, shown, figures.cards("start", telling(measures), cast),
+        tables.fold("Every milestone", further) if further else None,
         figures.folded("Every figure of a start", measures, cast),
     )  # fmt: skip
 

@@ -78,7 +78,7 @@ def _folded(lines: Sequence[Line], asked: Mapping[str, Look]) -> Markup | None:
 def _lines(caption: str, lines: Sequence[Line], asked: Mapping[str, Look]) -> Markup:
     rows = [
         (
-            join(tag("span", line.title), tag("small", tag("b", line.axis), f" · {line.how}")),
+            tables.asked(line.title, join(tag("b", line.axis), f" · {line.how}")),
             *(_answer(line.answers.get(key)) for key in asked),
         )
         for line in sorted(lines, key=_place)
@@ -105,7 +105,7 @@ def _shared(report: Report, cast: Mapping[str, Look]) -> Markup | None:
         return None
     body = [
         (
-            join(tag("span", row.what), tag("small", row.how)),
+            tables.asked(row.what, row.how),
             *(_share(row.answers.get(key)) for key in asked),
         )
         for row in rows

@@ -10,7 +10,7 @@ from proa.compare.report.headline import MEMORY, START, pick, sentences, tally
 from proa.compare.report.looks import Look
 from proa.compare.report.markup import Child, Markup, join, tag
 from proa.compare.report.plots.canvas import key, short
-from proa.compare.report.words import amount, counted, verdict, versus
+from proa.compare.report.words import amount, counted, titled, verdict, versus
 
 SIZE = ("size.disk", "size.unpacked", "size.")
 
@@ -109,7 +109,7 @@ def _measure_tile(title: str, measure: Measure | None, cast: Mapping[str, Look])
         and words != "too few samples"
     ]
     note = tag("span", [[each, " "] for each in shown], class_="found") if shown else None
-    return _tile(title, rows, short(measure.title, 60), note)
+    return _tile(title, rows, titled(short(measure.title, 60)), note)
 
 
 def _work_tile(report: Report, cast: Mapping[str, Look]) -> Markup | None:

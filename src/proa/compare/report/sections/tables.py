@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from proa.compare.report.looks import Look
 from proa.compare.report.markup import Child, Markup, join, tag
 from proa.compare.report.plots.canvas import key, short
+from proa.compare.report.words import titled
 
 
 def section(name: str, title: str, lead: Child, *body: Child) -> Markup:
@@ -18,6 +19,8 @@ def section(name: str, title: str, lead: Child, *body: Child) -> Markup:
 
 def card(title: Child, *body: Child, wide: bool = False) -> Markup:
     """A framed piece with a heading."""
+    if type(title) is str:
+        title = titled(title)
     return tag("article", tag("h3", title), *body, class_="card wide" if wide else "card")
 
 
@@ -36,7 +39,17 @@ def table(caption: str, head: Sequence[Child], rows: Sequence[Sequence[Child]]) 
 
 
 def _cells(row: Sequence[Child]) -> Markup:
-    return join(tag("th", row[0], scope="row"), [tag("td", cell) for cell in row[1:]])
+    return join(tag("th", _first(row), scope="row"), [tag("td", cell) for cell in row[1:]])
+
+
+def _first(row: Sequence[Child]) -> Child:
+    """What names a row; markup stays as it is."""
+    return titled(row[0]) if type(row[0]) is str else row[0]
+
+
+def asked(what: str, how: Child) -> Markup:
+    """What was looked at, and how it was found, below it."""
+    return join(tag("span", titled(what)), tag("small", how))
 
 
 def stacked(caption: str, head: Sequence[str], rows: Sequence[Sequence[Child]]) -> Markup:
@@ -46,7 +59,7 @@ def stacked(caption: str, head: Sequence[str], rows: Sequence[Sequence[Child]]) 
     """
     columns = [tag("th", cell, scope="col", role="columnheader") for cell in head]
     body = [
-        tag("tr", tag("th", row[0], scope="row", role="rowheader"),
+        tag("tr", tag("th", _first(row), scope="row", role="rowheader"),
             [tag("td", tag("div", cell), role="cell", data_label=name)
              for name, cell in zip(head[1:], row[1:], strict=True)], role="row")
         for row in rows
