@@ -83,9 +83,10 @@ def load(path: str) -> str:
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise NotFound(f"cannot open '{path}': {reason}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Invalid(f"'{path}' is no regular file")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Invalid(f"'{path}' is no regular file")
         data = file.read(4 * TEXT_MAXIMUM + 1)
     try:
         text = data.decode("utf-8-sig")

@@ -104,7 +104,7 @@ def read(reading: files.Reading, paths: Sequence[str], where: files.Place) -> Ap
     tree = files.read(reading, paths, where)
     services = tree.get("services") or EMPTY
     name = tree.get("name")
-    return App(
+    found = App(
         values.text(name) if name else "",
         tuple(service(key, node) for key, node in services.items()),
         tuple(key for key, _ in (tree.get("volumes") or EMPTY).items()),
@@ -112,6 +112,24 @@ def read(reading: files.Reading, paths: Sequence[str], where: files.Place) -> Ap
         reading.unset,
         tree,
     )
+    for item in found.services:
+        _check_references(found, item)
+    return found
+
+
+def _check_references(app: App, service: Service) -> None:
+    """Raises Invalid for a service, a volume or a network that the app does not have."""
+    named = {item.name for item in app.services}
+    volumes = {mount.source for mount in service.volumes if mount.type == "volume"} - {""}
+    rows = (
+        ("depends_on", "service", set(service.depends_on), named),
+        ("volumes", "volume", volumes, set(app.volumes)),
+        ("networks", "network", set(service.networks), {*app.networks, "default"}),
+    )
+    for key, what, used, known in rows:
+        if missing := sorted(used - known):
+            node = service.node.get(key) or service.node
+            raise node.mark.error(f"the app has no {what} '{missing[0][:80]}'")
 
 
 def _depends(node: Node) -> dict[str, str]:

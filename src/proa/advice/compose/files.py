@@ -18,8 +18,7 @@ from proa.errors import Invalid
 FILES_MAXIMUM = 64
 SERVICES_MAXIMUM = 1000
 _EXTENDS_MAXIMUM = 16
-_WEIGHT_MAXIMUM = 4 * document.NODES_MAXIMUM
-_NOT_EXTENDED = ("depends_on", "links", "volumes_from", "profiles", "extends")
+_WEIGHT_MAXIMUM = 2 * document.NODES_MAXIMUM
 
 
 @dataclass
@@ -122,11 +121,8 @@ def _whole(reading: Reading, which: _Which, where: Place, seen: tuple[str, ...])
     if identity in seen or len(seen) >= _EXTENDS_MAXIMUM:
         raise extends.mark.error(f"the service '{name[:80]}' extends itself, or too many")
     base = _base(reading, (extends, path, tree), where, (*seen, identity))
-    kept = {key: item for key, item in base.items() if key not in _NOT_EXTENDED}
     own = {key: item for key, item in service.items() if key != "extends"}
-    return reading.count(
-        merging.merge(Node(base.mark, kept), Node(service.mark, own, "", service.tag))
-    )
+    return reading.count(merging.merge(base, Node(service.mark, own, "", service.tag)))
 
 
 def _base(reading: Reading, which: tuple[Node, str, Node], where: Place, seen: Any) -> Node:

@@ -15,7 +15,7 @@ _REPLACED = {"command", "entrypoint", "test"}  # by the last file that has it
 _UNIQUE = {"ports", "volumes", "devices", "secrets", "configs"}  # by what they are in the instance
 _SET = {
     "cap_add", "cap_drop", "device_cgroup_rules", "expose", "external_links", "security_opt",
-    "group_add", "profiles", "links",
+    "group_add", "profiles", "links", "tmpfs",
 }  # fmt: skip
 _PARTS = ("build", "deploy")  # of a service, which have such keys themselves
 
@@ -33,13 +33,20 @@ def canonical(service: Node) -> Node:
         elif key in _PAIRS:
             item = _from_pairs(item, ":=" if key == "extra_hosts" else "=")
         elif key in _NAMES and isinstance(item.value, tuple):
-            item = _mapping(
-                item, {values.text(name): Node(name.mark, None) for name in item.each()}
-            )
+            item = _mapping(item, {values.text(name): _named(key, name) for name in item.each()})
         elif key in _LISTS and isinstance(item.value, str):
             item = _sequence(item, (Node(item.mark, item.value, item.text),))
+        if isinstance(item.value, tuple) and (key in _UNIQUE or key in _SET):
+            item = _sequence(item, _joined((), item.value, key))
         found[key] = item
     return _mapping(service, found)
+
+
+def _named(key: str, name: Node) -> Node:
+    """What the name of another service, or of a network, alone says of it."""
+    if key != "depends_on":
+        return Node(name.mark, None)
+    return Node(name.mark, {"condition": Node(name.mark, "service_started", "service_started")})
 
 
 def _from_pairs(node: Node, separators: str) -> Node:
@@ -74,7 +81,7 @@ def merge(base: Node, over: Node, key: str = "") -> Node:
 
 def _joined(base: tuple[Node, ...], over: tuple[Node, ...], key: str) -> tuple[Node, ...]:
     if key in _SET:
-        return tuple({item.text: item for item in (*over, *base)}.values())
+        return tuple({item.text: item for item in (*base, *over)}.values())
     if key not in _UNIQUE:
         return (*base, *over)
     found: dict[str, Node] = {}
