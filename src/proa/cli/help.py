@@ -9,6 +9,7 @@ from proa.cli.options import Command, Option
 TITLES = {
     "usage": "Disk use", "ssh": "Machines", "console": "Machines", "screen": "Machines",
     "chains": "Disks of vms", "disks": "Images and disks", "packages": "Build", "sbom": "Image",
+    "advise": "Container or vm", "compare": "Container or vm",
     "duplicate": "Copies", "volume": "Volumes", "network": "Networks", "image": "Image",
 }  # fmt: skip
 Nouns = dict[str, dict[str, str]]
