@@ -48,5 +48,5 @@ def portability(
     told: Callable[[str], None],
 ) -> Portability:
     """What hosts need, and trials on kernels when they were asked for."""
-    asked = portabilities.Options(subject, options.kernels)
+    asked = portabilities.Options(subject, options.kernels, create=options.create)
     return portabilities.gather(client, asked, ways, lambda what: told(f"portability: {what}"))
