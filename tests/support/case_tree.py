@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from proa.advice import asked, files
@@ -29,6 +29,13 @@ class CaseTree:
         start = f"{top}/" if top else ""
         inside = {p[len(start) :].split("/")[0] for p in self._tree if p.startswith(start)}
         return sorted(filter(None, inside))[:NAMES_MAXIMUM]
+
+    def entries(self, path: str) -> Iterator[tuple[str, Entry]]:
+        """The names with what they are."""
+        for name in self.names(path):
+            entry = self.look(f"{self._real(path)}/{name}", follow=False)
+            if entry is not None:
+                yield name, entry
 
     def look(self, path: str, *, follow: bool = True) -> Entry | None:
         """What is there."""

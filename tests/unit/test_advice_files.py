@@ -147,6 +147,15 @@ def test_any_files_are_survived(tree: dict[str, bytes], words: list[str]) -> Non
         assert all(text.isprintable() for text in texts)
 
 
+def test_names_that_nobody_should_print_are_made_printable() -> None:
+    tree: Tree = {"a\x1b[2J": p.static(), "etc/service/\udcff\x07/run": "",
+                  "etc/modules-load.d/\x1b.conf": "m\x1b[1m"}  # fmt: skip
+    for words in (("/a\x1b[2J",), ("runsvdir", "/\x1b")):
+        for fact in facts(CaseTree(tree), "amd64", Start((), words, source="Cmd\n")):
+            shown = (*fact.value, "") if isinstance(fact.value, tuple) else (str(fact.value),)
+            assert all(text.isprintable() for text in (*shown, fact.source)), fact
+
+
 # -- configuration and request ---------------------------------------------------------------------
 
 

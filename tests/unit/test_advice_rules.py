@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from proa.advice.facts import KEYS, Fact, Facts, Value
 from proa.advice.rules import RULES
 from proa.advice.verdict import NEITHER, Advice, advise, with_facts
 from proa.advice.what_if import CHANGES
+from proa.engine.advise import engine_policy
 from proa.errors import Invalid
 from tests.support import advice_tables
 from tests.support.case_tree import facts_of
@@ -166,6 +169,19 @@ def test_a_policy_that_cannot_be_read_is_refused_by_name(text: str, what: str) -
     with pytest.raises(Invalid) as refused:
         policy.read(text)
     assert what.lower() in refused.value.message.lower()
+
+
+def test_an_engine_has_a_policy_of_its_owner(tmp_path: Path) -> None:
+    def core(path: str) -> Any:
+        return SimpleNamespace(config=SimpleNamespace(advice={"policy": path} if path else {}))
+
+    file = tmp_path / "policy.toml"
+    file.write_text('allowed = ["vm"]')
+    assert engine_policy(core("")) == policy.NO_POLICY
+    assert engine_policy(core(str(file))).allowed == ("vm",)
+    for wrong in (str(tmp_path), str(tmp_path / "none")):
+        with pytest.raises(Invalid):
+            engine_policy(core(wrong))
 
 
 # -- what is stated, sent, measured ----------------------------------------------------------------

@@ -15,7 +15,7 @@ NAMES_MAXIMUM = 5_000  # of one directory that are looked at
 TEXT_MAXIMUM = 64 << 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Entry:
     """What a name is; `mode` are its permissions."""
 
@@ -29,6 +29,9 @@ class Tree(Protocol):
 
     def names(self, path: str) -> Sequence[str]:
         """The names in a directory, at most NAMES_MAXIMUM, sorted; none when it is none."""
+
+    def entries(self, path: str) -> Iterator[tuple[str, Entry]]:
+        """The same names with what they are, links as such, in any order."""
 
     def look(self, path: str, *, follow: bool = True) -> Entry | None:
         """What is there, links followed below the root if so asked."""

@@ -25,6 +25,7 @@ from proa.image.layer import tree
 from proa.isolation.vm import accel
 from proa.printable import clean
 
+SEARCHED_MAXIMUM = 32  # directories of a PATH
 POLICY_HINT = "see the 'policy' of [advice] in the engine's configuration"
 
 
@@ -86,7 +87,8 @@ def _start(config: Mapping[str, Any], body: Mapping[str, Any]) -> files.Start:
             source = "Entrypoint and " + source if entrypoint else source
     variables = asked.words(config.get("Env"))
     path = next((item[5:] for item in variables if item.startswith("PATH=")), "")
-    return files.Start(entrypoint, command, tuple(filter(None, path.split(":"))), source)
+    search = tuple(filter(None, path.split(":", SEARCHED_MAXIMUM)))[:SEARCHED_MAXIMUM]
+    return files.Start(entrypoint, command, search, source)
 
 
 def host_facts(core: Core) -> Iterator[Fact]:

@@ -37,17 +37,29 @@ class MountedTree:
         finally:
             os.close(fd)
 
+    def entries(self, path: str) -> Iterator[tuple[str, Entry]]:
+        """The names with what they are."""
+        fd = self._open(path or ".", os.O_RDONLY | os.O_DIRECTORY)
+        if fd < 0:
+            return
+        try:
+            with os.scandir(fd) as found:
+                for item, _ in zip(found, range(NAMES_MAXIMUM), strict=False):
+                    yield item.name, _entry(item.stat(follow_symlinks=False))
+        except OSError:
+            return
+        finally:
+            os.close(fd)
+
     def look(self, path: str, *, follow: bool = True) -> Entry | None:
         """What is there."""
         fd = self._open(path or ".", os.O_PATH | (0 if follow else os.O_NOFOLLOW))
         if fd < 0:
             return None
         try:
-            status = os.fstat(fd)
+            return _entry(os.fstat(fd))
         finally:
             os.close(fd)
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), OTHER)
-        return Entry(kind, stat.S_IMODE(status.st_mode), status.st_size)
 
     def read(self, path: str, limit: int = TEXT_MAXIMUM) -> bytes:
         """The first bytes of a regular file."""
@@ -79,6 +91,11 @@ class MountedTree:
             return files.open_in_root(self._root, path, flags)
         except (OSError, ValueError):
             return -1
+
+
+def _entry(status: os.stat_result) -> Entry:
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode), OTHER)
+    return Entry(kind, stat.S_IMODE(status.st_mode), status.st_size)
 
 
 @contextmanager

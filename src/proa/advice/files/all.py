@@ -43,7 +43,15 @@ def facts(tree: Tree, host: str, start: Start) -> tuple[Fact, ...]:
         *services.facts(tree),
     ]
     first_of = {fact.key: fact for fact in reversed(found)}
-    return tuple(fact for fact in found if first_of[fact.key] is fact)
+    return tuple(_printable(fact) for fact in found if first_of[fact.key] is fact)
+
+
+def _printable(fact: Fact) -> Fact:
+    """The same; names in a stranger's files may be anything, texts of facts may not."""
+    value = fact.value
+    if isinstance(value, tuple):
+        value = tuple(map(clean, value))
+    return Fact(fact.key, clean(value) if isinstance(value, str) else value, clean(fact.source))
 
 
 def main_program(tree: Tree, words: Sequence[str], start: Start) -> str:

@@ -62,7 +62,8 @@ def facts(tree: Tree, host: str, main: str) -> Iterator[Fact]:
     found += [
         ("postgresql", path)
         for path in (
-            f"usr/lib/postgresql/{v}/bin/postgres" for v in tree.names("usr/lib/postgresql")
+            f"usr/lib/postgresql/{v}/bin/postgres"
+            for v in tree.names("usr/lib/postgresql")[:_LISTED]
         )
         if tree.look(path)
     ]
@@ -131,13 +132,12 @@ def _installed(tree: Tree) -> Iterator[Fact]:
         entry = tree.look(place, follow=False)
         if entry is None or entry.kind == LINK:
             continue  # `bin` of merged systems is looked at as `usr/bin`
-        for name in tree.names(place):
+        for name, found in sorted(tree.entries(place)):
             if name in HINTS:
                 favoured.setdefault(name, f"/{place}/{name}")
             elif name in _DESKTOPS:
                 desktops.setdefault(name, f"/{place}/{name}")
-            found = tree.look(f"{place}/{name}", follow=False)
-            if found is not None and found.kind == FILE and found.mode & _SET_USER_ID:
+            if found.kind == FILE and found.mode & _SET_USER_ID:
                 suid.append(clean(f"/{place}/{name}"))
     yield Fact("programs.setuid", tuple(suid[:_LISTED]), "modes of files where programs are")
     if favoured:

@@ -79,12 +79,12 @@ def _modules(tree: Tree) -> Iterator[Fact]:
     for directory in ("lib/modules", "usr/lib/modules"):
         versions = [
             name
-            for name in tree.names(directory)
-            if tree.names(f"{directory}/{name}/kernel")
+            for name in tree.names(directory)[:_LISTED]
+            if tree.look(f"{directory}/{name}/kernel")
             or tree.look(f"{directory}/{name}/modules.dep")
         ]
         if versions:
-            found = tuple(clean(name, 60) for name in versions[:_LISTED])
+            found = tuple(clean(name, 60) for name in versions)
             yield Fact("os.modules", found, f"/{directory}")
             break
     loaded: list[str] = []
