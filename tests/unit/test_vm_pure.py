@@ -115,6 +115,20 @@ def module(directory: Path, name: str, depends: str, suffix: str = "") -> None:
     (directory / f"{name}.ko{suffix}").write_bytes(packed)
 
 
+def test_only_a_named_kernel_may_be_unable_to_share(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    for name in modules.REQUIRED:
+        module(tmp_path / "tree", name, "")
+    image = tmp_path / "vmlinuz"
+    image.write_bytes(b"\x7fELF" + bytes(64))
+    source = guest.Source(image, tmp_path / "tree", "1", "named: x", shares=False)
+    made = guest.prepare(tmp_path / "kernels", source)
+    assert made.absent == modules.SHARES and made.modules == modules.REQUIRED
+    assert guest.only(tmp_path / "kernels") == made
+    with pytest.raises(Unsupported, match="no module '9pnet_virtio'"):
+        guest.prepare(tmp_path / "others", replace(source, shares=True))
+
+
 def test_modules_come_after_what_they_need(tmp_path: Path) -> None:
     module(tmp_path, "ext4", "jbd2,crc16", ".xz")
     module(tmp_path, "jbd2", "")

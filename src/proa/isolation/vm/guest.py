@@ -29,6 +29,7 @@ from proa.isolation.vm.architectures import Architecture
 ARM64, ARM64_AT = b"ARM\x64", 56
 ZBOOT = struct.Struct("<4s4sII")  # linux/pe.h: magic, image type, payload offset and size
 NAME_ONE = "name a vmlinuz with its modules in the configuration: vm.kernel (or foreign_kernel)"
+KNOWN = modules.REQUIRED + modules.SHARES + modules.OPTIONAL
 Progress = Callable[[str], None]
 
 
@@ -40,6 +41,7 @@ class Kernel:
     origin: str
     directory: Path
     modules: tuple[str, ...]
+    absent: tuple[str, ...] = ()  # of those for folders, when somebody named it all the same
 
     @property
     def image(self) -> Path:
@@ -64,13 +66,8 @@ def find(kernels: Path, configured: str = "", progress: Progress = lambda line: 
     if ready:
         return ready
     with contextlib.suppress(Unsupported, Corrupt, FileNotFoundError):
-        return prepare(
-            kernels,
-            Path(f"/boot/vmlinuz-{own}"),
-            Path(f"/lib/modules/{own}"),
-            own,
-            "the host's own",
-        )
+        image, tree = Path(f"/boot/vmlinuz-{own}"), Path(f"/lib/modules/{own}")
+        return prepare(kernels, Source(image, tree, own, "the host's own"))
     return _newest(kernels) or _from_package(kernels, progress)
 
 
@@ -88,8 +85,9 @@ def find_foreign(
 def _configured(kernels: Path, path: str) -> Kernel:
     image = Path(path)
     release = image.name.partition("-")[2] or image.name
+    tree = _modules_beside(image, release)
     return _ready(kernels, release) or prepare(
-        kernels, image, _modules_beside(image, release), release, f"configured: {path}"
+        kernels, Source(image, tree, release, f"configured: {path}")
     )
 
 
@@ -97,7 +95,7 @@ def named(kernels: Path, path: str, release: str) -> Kernel:
     """A kernel that somebody named for one vm, prepared below a directory of its own."""
     image = Path(path)
     tree = _modules_beside(image, release)
-    return prepare(kernels, image, tree, release, f"named: {path}")
+    return prepare(kernels, Source(image, tree, release, f"named: {path}", shares=False))
 
 
 def only(kernels: Path) -> Kernel | None:
@@ -114,10 +112,10 @@ def complete(kernel: Kernel, configured: str, progress: Progress = lambda line: 
     if configured:
         image = Path(configured)
         tree = _modules_beside(image, kernel.release)
-        return prepare(kernels, image, tree, kernel.release, kernel.origin)
+        return prepare(kernels, Source(image, tree, kernel.release, kernel.origin))
     if not kernel.origin.startswith("package"):
         image, tree = Path(f"/boot/vmlinuz-{kernel.release}"), Path("/lib/modules", kernel.release)
-        return prepare(kernels, image, tree, kernel.release, kernel.origin)
+        return prepare(kernels, Source(image, tree, kernel.release, kernel.origin))
     package = f"linux-image-{kernel.release}"
     fetched = _from_package(kernels, progress, package=package)
     if not extras.there(fetched.directory):
@@ -137,9 +135,12 @@ def _ready(kernels: Path, release: str) -> Kernel | None:
         facts = json.loads((directory / "kernel.json").read_text())
     except (OSError, ValueError):
         return None
-    if facts.pop("required", None) != list(modules.REQUIRED + modules.OPTIONAL):
+    if facts.pop("required", None) != list(KNOWN):
         return None
-    kernel = Kernel(facts["release"], facts["origin"], directory, tuple(facts["modules"]))
+    kernel = Kernel(
+        facts["release"], facts["origin"], directory, tuple(facts["modules"]),
+        tuple(facts.get("absent", ())),
+    )  # fmt: skip
     complete = all((directory / "modules" / f"{name}.ko").is_file() for name in kernel.modules)
     return kernel if complete and kernel.image.is_file() else None
 
@@ -157,10 +158,25 @@ def _version(release: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", release))
 
 
-def prepare(kernels: Path, image: Path, tree: Path, release: str, origin: str) -> Kernel:
+@dataclass(frozen=True)
+class Source:
+    """Where a kernel is taken from; without `shares` it may be one that cannot share folders."""
+
+    image: Path
+    tree: Path
+    release: str
+    origin: str
+    shares: bool = True
+
+
+def prepare(kernels: Path, source: Source) -> Kernel:
     """Decompress a kernel and the modules a guest needs into `kernels/RELEASE`, all or nothing."""
-    found = modules.scan(tree)
-    names = modules.order(found)
+    found, image, release = modules.scan(source.tree), source.image, source.release
+    required = modules.REQUIRED + (modules.SHARES if source.shares else ())
+    names = modules.order(found, required, modules.SHARES + modules.OPTIONAL)
+    absent = tuple(
+        name for name in modules.SHARES if name not in found.files and name not in found.builtin
+    )
     kernels.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".new-", dir=kernels))
     try:
@@ -175,8 +191,8 @@ def prepare(kernels: Path, image: Path, tree: Path, release: str, origin: str) -
             shutil.rmtree(directory / extras.DIRECTORY, ignore_errors=True)
             (work / extras.DIRECTORY).rename(directory / extras.DIRECTORY)
             return ready
-        kernel = Kernel(release, origin, directory, names)
-        facts = asdict(kernel) | {"required": modules.REQUIRED + modules.OPTIONAL}
+        kernel = Kernel(release, source.origin, directory, names, absent)
+        facts = asdict(kernel) | {"required": KNOWN}
         del facts["directory"]
         (work / "kernel.json").write_text(json.dumps(facts))
         work.chmod(0o755)
@@ -211,7 +227,7 @@ def _from_package(
         library = next(
             path for path in (tree / "lib/modules", tree / "usr/lib/modules") if path.is_dir()
         )
-        return prepare(kernels, image, library / release, release, f"package {package}")
+        return prepare(kernels, Source(image, library / release, release, f"package {package}"))
 
 
 def _apt_options(architecture: Architecture, scratch: Path) -> tuple[str, ...]:
@@ -297,12 +313,30 @@ def _checked(kernel: bytes) -> bytes:
 
 
 def tsc_khz() -> int:
-    """The time stamp counter's rate as this host's kernel found it, or 0 when it does not say."""
+    """The time stamp counter's rate as this host's kernel found it, or 0 when it does not say.
+
+    A guest that has to find it out by itself on a busy host is off by any factor, and so is its
+    clock.  The log that has it is overwritten in time.
+    """
     with contextlib.suppress(OSError, ProaError):
         found = re.search(r"tsc: Detected (\d+)\.(\d+) MHz", _kernel_log())
         if found:
             return int(found[1]) * 1000 + int(found[2].ljust(3, "0")[:3])
+    with contextlib.suppress(OSError):
+        changing = Path("/sys/devices/system/cpu/cpu0/cpufreq").exists()
+        return 0 if changing else constant_khz(Path("/proc/cpuinfo").read_text())
     return 0
+
+
+def constant_khz(cpuinfo: str) -> int:
+    """The rate in /proc/cpuinfo when it can only be the counter's: the processors' own does not
+    change, and is not measured either; 0 otherwise."""
+    rates = set(re.findall(r"^cpu MHz\s*: (\d+\.\d{3})$", cpuinfo, re.MULTILINE))
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
+    words = flags[1].split() if flags else []
+    if len(rates) != 1 or "constant_tsc" not in words or "aperfmperf" in words:
+        return 0
+    return int(rates.pop().replace(".", ""))
 
 
 def _kernel_log() -> str:

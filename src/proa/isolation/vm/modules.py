@@ -17,8 +17,9 @@ from proa.errors import HostError, Unsupported
 
 REQUIRED = (
     "virtio_pci", "virtio_console", "virtio_blk", "virtio_net",
-    "crc32c_generic", "erofs", "ext4", "overlay", "9pnet_virtio", "9p",
+    "crc32c_generic", "erofs", "ext4", "overlay",
 )  # fmt: skip
+SHARES = ("9pnet_virtio", "9p")  # a kernel of the engine's choice has them, too
 OPTIONAL = ("af_packet", "virtiofs", "virtio_mem", "virtio_balloon")
 # What the disks and links of other machines take; a kernel may lack some.
 DRIVERS = (

@@ -266,6 +266,8 @@ class Vms:
             "a full boot was asked for": hardware.start == BOOT,
             "virtiofs was asked for, which shares the RAM": bool(launch.shares)
             and hardware.shares == folders.VIRTIOFS,
+            "its kernel has no 9p, so folders take virtiofs": bool(launch.shares)
+            and bool(self._for(machine).firmware.kernel.absent),
             "the configuration's 'vm.template' is off": not self._settings.template,
             f"it has more than {TEMPLATE_RAM_MIB} MiB": machine.ram_bytes > TEMPLATE_RAM_MIB * MIB,
             f"it has more than {TEMPLATE_VCPUS} processors": machine.vcpus > TEMPLATE_VCPUS,
@@ -282,12 +284,18 @@ class Vms:
                 hint="leave the choice with 'auto', or ask for 'boot'",
             )
         ready = self._for(machine)
+        kernel = ready.firmware.kernel
         parts, server = self._parts(launch, ready.seed), None
         with ExitStack() as undo:
-            if folders.kind(launch, ready.firmware.kernel.modules) == folders.VIRTIOFS:
+            if folders.kind(launch, kernel.modules) == folders.VIRTIOFS:
                 server = folders.serve(self._places, ready.skeleton, launch)
                 undo.callback(server.end, self._places)
                 parts = replace(parts, shares=(), folders=server.descriptor)
+            elif launch.shares and kernel.absent:
+                raise Unsupported(
+                    f"the kernel '{kernel.release}' has neither 9p nor virtiofs for '-v'",
+                    hint="copy files in: proa cp",
+                )
             berth = self._berths.take(ready.skeleton)
             with hull.watched(berth, self._places):
                 self._dress(berth, launch, machine)
