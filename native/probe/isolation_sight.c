@@ -95,7 +95,8 @@ static bool next_mount(FILE *file, struct mounted *mount)
 		option = strstr(text, " - ");
 		if (!option || sscanf(text, "%*s %*s %*s %299s %299s", mount->root, mount->point) != 2
 		    || sscanf(option, " - %31s", mount->kind) != 1
-		    || strstr("proc sysfs tmpfs devtmpfs devpts mqueue cgroup cgroup2 nsfs", mount->kind)
+		    || strstr("proc sysfs tmpfs devtmpfs devpts mqueue cgroup cgroup2 nsfs securityfs pstore bpf binfmt_misc "
+			      "hugetlbfs debugfs tracefs configfs fusectl efivarfs autofs ramfs", mount->kind)
 		    || strncmp(mount->point, "/.proa", 6) == 0 || strcmp(mount->point, "/dev/.shares") == 0)
 			continue;
 		option = strstr(text, "upperdir=");
@@ -124,14 +125,21 @@ static void ask_mounts(struct finding *finding, const struct inquiry *inquiry)
 		closed(finding, "no mount tells where it comes from");
 }
 
-/* Directories of somebody else's: of a file system other than the root's, or served from outside. */
+/* Directories of somebody else's: of a file system beside the root's, which in a machine may be its own disk,
+ * or served from outside. */
 static void ask_shares(struct finding *finding, const struct inquiry *inquiry)
 {
 	struct mounted mount;
-	char writable[400] = "", readable[400] = "";
-	for (FILE *file = fopen(inquiry->about, "re"); next_mount(file, &mount); )
-		if (strcmp(mount.point, "/") != 0 && strncmp(mount.point, "/etc/", 5) != 0)
-			add_word(access(mount.point, W_OK) == 0 ? writable : readable, sizeof(writable), mount.point);
+	char writable[400] = "", readable[400] = "", served[400] = "";
+	for (FILE *file = fopen(inquiry->about, "re"); next_mount(file, &mount); ) {
+		if (strcmp(mount.point, "/") == 0 || strncmp(mount.point, "/etc/", 5) == 0)
+			continue;
+		bool may = access(mount.point, W_OK) == 0;
+		add_word(may ? writable : readable, sizeof(writable), mount.point);
+		if (strstr("9p virtiofs nfs nfs4 cifs", mount.kind) || strncmp(mount.kind, "fuse", 4) == 0)
+			add_word(served, sizeof(served), mount.point);
+	}
+	fact(finding, "served", "%s", served);
 	if (*writable)
 		opened(finding, "files from outside can be written at %s", writable);
 	else if (*readable)

@@ -105,6 +105,31 @@ def test_an_opening_counts_by_the_kernel_it_leads_into() -> None:
     assert JUDGES["behind"](case("other-boot", escapes_bpf=shut), key).score == 1.0
 
 
+@pytest.mark.parametrize(
+    ("boot", "served", "outcome"),
+    [("host-boot", "", "open"), ("other-boot", "", "closed"), ("other-boot", "/data", "open")],
+)
+def test_a_machines_own_disks_are_not_from_outside(boot: str, served: str, outcome: str) -> None:
+    """A mount beside the root is the host's in a container; in a machine only a served one is."""
+    line = opened(served=served)
+    assert JUDGES["mounts"](case(boot, x_shares=line), "x.shares").outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("boot", "ids", "outcome"),
+    [
+        ("host-boot", "pci:v000010ECd00008139", "closed"),
+        ("other-boot", "pci:v00001AF4d00001041, pci:v000010ECd00008139", "open"),
+        ("other-boot", "pci:v00001AF4d00001041", "closed"),
+        ("other-boot", "pci:v00001AF4d00001041, ...", "not tried"),
+    ],
+)
+def test_emulated_cards_are_known_by_number(boot: str, ids: str, outcome: str) -> None:
+    """An rtl8139 counts where it is emulated; a list that is not whole proves nothing."""
+    line = opened(pci="2", virtio="1", cards=ids)
+    assert JUDGES["cards"](case(boot, devices_machine=line), "escapes.cards").outcome == outcome
+
+
 def test_what_a_translator_refuses_is_not_closed() -> None:
     """Its ENOSYS says nothing of the kernel below, unless that is another one than the host's."""
     line = {"outcome": "closed", "score": 1, "evidence": "bpf: ENOSYS"}

@@ -84,7 +84,7 @@ PRIVILEGES = (
             "PTRACE_SEIZE of its own child (CVE-2019-13272)"),
     Inquiry("privileges.ports", "I/O ports", "iopl in a process that ends"),
     Inquiry("privileges.shares", "files from outside",
-            "directories mounted beside the root, and whether they can be written", 2, "said"),
+            "directories mounted beside the root, and whether they can be written", 2, "mounts"),
     Inquiry("privileges.cgroups", "its own limits", "cgroup.procs opened for writing, not written"),
 )  # fmt: skip
 

@@ -161,6 +161,13 @@ def namespaces(case: Case, key: str) -> Answer:
     return Answer(grade(score), f"the host's: {', '.join(same)}; its own: the rest", score)
 
 
+def mounts(case: Case, key: str) -> Answer:
+    """As found inside; in a machine other disks are its own, only what is served is not."""
+    if case.apart and case.said(key).outcome in ("open", "partly") and not case.text(key, "served"):
+        return Answer("closed", "no directory is served from outside", 1.0)
+    return case.said(key)
+
+
 def equal(case: Case, key: str) -> Answer:
     """Open when a value, or one of a list, is the host's."""
     value, theirs = case.text(key), case.before.values.get(key, "")
@@ -229,6 +236,7 @@ def shorten(text: str, limit: int = 60) -> str:
 JUDGES: Mapping[str, Callable[[Case, str], Answer]] = {
     "said": said, "behind": behind, "own": own, "calls": calls, "identity": identity,
     "process": process, "machine": machine, "cards": cards, "namespaces": namespaces,
+    "mounts": mounts,
     "equal": equal, "uptime": uptime, "activity": activity, "paths": paths,
     "processes": processes,
 }  # fmt: skip
