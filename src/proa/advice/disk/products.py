@@ -20,7 +20,7 @@ class Product:
     packages: str = ""  # a pattern of packages that tell its version
     tag: str = r"\d+\.\d+"  # how much of the version is a tag
     schemes: tuple[str, ...] = ()
-    sockets: str = r"(?!)"  # how its local sockets look in settings
+    sockets: str = ""  # a pattern: how its local sockets look in settings
     secrets: tuple[tuple[str, str], ...] = ()  # variables of the image that want a password
     words: tuple[str, ...] = field(default=())  # of variables that name its host
 
@@ -66,15 +66,15 @@ TABLE: tuple[Product, ...] = (
             ("memcached", "memcache"), r"/(?:var/)?run/memcached", (), ("MEMCACHED", "MEMCACHE")),
     Product("mongodb", r"mongod|mongodb", "mongo", "/data/db", ("27017/tcp",), "/var/lib/mongodb",
             r"/etc/mongodb?\.conf|/etc/mongod\.conf", r"mongodb-org-server|mongodb-server",
-            r"\d+\.\d+", ("mongodb", "mongodb+srv"), r"(?!)", (), ("MONGO", "MONGODB")),
+            r"\d+\.\d+", ("mongodb", "mongodb+srv"), "", (), ("MONGO", "MONGODB")),
     Product("rabbitmq", "rabbitmq-server", "rabbitmq", "/var/lib/rabbitmq", ("5672/tcp",),
             "/var/lib/rabbitmq", r"/etc/rabbitmq/[^/]+", "rabbitmq-server", r"\d+\.\d+",
-            ("amqp", "amqps"), r"(?!)", (), ("RABBITMQ", "AMQP")),
+            ("amqp", "amqps"), "", (), ("RABBITMQ", "AMQP")),
     Product("elasticsearch", "elasticsearch", "elasticsearch", "/usr/share/elasticsearch/data",
             ("9200/tcp",), "/var/lib/elasticsearch", r"/etc/elasticsearch/[^/]+\.yml",
-            "elasticsearch", r"\d+\.\d+\.\d+", (), r"(?!)", (), ("ELASTICSEARCH", "ELASTIC")),
+            "elasticsearch", r"\d+\.\d+\.\d+", (), "", (), ("ELASTICSEARCH", "ELASTIC")),
     Product("influxdb", "influxdb", "influxdb", "/var/lib/influxdb", ("8086/tcp",),
-            "/var/lib/influxdb", r"/etc/influxdb/[^/]+", r"influxdb2?", r"\d+\.\d+", (), r"(?!)",
+            "/var/lib/influxdb", r"/etc/influxdb/[^/]+", r"influxdb2?", r"\d+\.\d+", (), "",
             (), ("INFLUX", "INFLUXDB")),
     Product("php-fpm", r"php[\d.]*-fpm", "php:{}-fpm", "", ("9000/tcp",), "",
             r"/etc/php(?:/[\d.]+/fpm)?/(?:php-fpm\.conf|pool\.d/[^/]+|php-fpm\.d/[^/]+)",

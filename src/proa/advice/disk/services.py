@@ -40,6 +40,7 @@ _TEXT = re.compile(
     r".*\.(?:py|rb|php|js|sh|pl|conf|cnf|cfg|ini|env|ya?ml|toml|json|xml|properties)"
 )
 _LINES_OF_ONE = 4000
+_UNITS = (".service", ".socket", ".timer")
 
 
 def read(tree: Tree) -> tuple[Service, ...]:
@@ -49,8 +50,7 @@ def read(tree: Tree) -> tuple[Service, ...]:
     whole = [_with_socket(item, sockets) for item in found if item.kind != "socket"]
     named = {item.name for item in whole}
     whole += [item for item in sockets if item.name not in named]
-    texts = {item.name: list(_lines(tree, item)) for item in whole if item.role == "part"}
-    return needs.of_all(whole, texts)
+    return needs.of_all(whole, lambda item: _lines(tree, item))
 
 
 def _with_socket(service: Service, sockets: list[Service]) -> Service:
@@ -83,11 +83,8 @@ def _service(tree: Tree, item: Started) -> Service:
 
 
 def _unit(tree: Tree, item: Started) -> Unit:
-    path = item.path.partition(":")[0]
-    kinds = (".service", ".socket", ".timer")
-    return (
-        units.read(tree, path, f"{item.name}.{item.kind}") if path.endswith(kinds) else Unit(path)
-    )
+    path, name = item.path, f"{item.name}.{item.kind}"
+    return units.read(tree, path, name) if path.endswith(_UNITS) else Unit(path)
 
 
 def _program(tree: Tree, item: Started) -> Unit:
@@ -174,7 +171,9 @@ def _parsed(found: Found) -> Iterator[Listening]:
     word = (found.value.split() or [""])[0].strip("\"'")
     address, _, port = word.rpartition(":")
     if word.startswith(("unix:", "/")) or not port.isdigit() or not 0 < int(port) < 65536:
-        if re.fullmatch(r"[\d.]+|localhost|\*", word):  # nginx: an address alone is port 80
+        if re.fullmatch(
+            r"\d+(?:\.\d+){3}|localhost|\*", word
+        ):  # nginx: an address alone is port 80
             yield Listening(80, "tcp", _address(word), found.source)
         return
     protocol = "udp" if " quic" in found.value else "tcp"
@@ -303,15 +302,13 @@ def _script(tree: Tree, command: str) -> Iterator[Found]:
 
 def _lines(tree: Tree, service: Service) -> Iterator[Found]:
     """Lines in which a service may name another one: its settings, and its own files."""
+    if service.role != "part":
+        return
     yield from service.environment
     yield Found(service.command, service.source)
-    count = 0
     for path in dict.fromkeys((*service.configuration, *_own_files(tree, service))):
         for number, line in tree.lines(path):
-            count += 1
-            if count > needs.LINES_MAXIMUM:
-                return
-            yield Found(line[:2000], f"{path}:{number}")
+            yield Found(line, f"{path}:{number}")
 
 
 def _own_files(tree: Tree, service: Service) -> list[str]:

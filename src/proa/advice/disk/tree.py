@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 NAMES_MAXIMUM = 4_000_000  # that are looked at
-KEPT_MAXIMUM = 300_000
+KEPT_MAXIMUM = 100_000
 SETUID_MAXIMUM = 100
+LINE_MAXIMUM = 4096
 _LINKS_MAXIMUM = 16
 _DEPTH = 5  # directories that are counted: /var/lib/postgresql/15/main
 _COUNTED = re.compile(r"/(?:var/(?!log|cache|tmp|lib/(?:dpkg|apt|rpm))|srv|opt|home|data)")
@@ -23,7 +24,7 @@ _KEPT = re.compile(
     r"/(?:etc|boot|efi|srv|opt|root|home|data)(?:/.*)?|/usr/local/.*|/(?:usr/)?s?bin/[^/]+|"
     r"/(?:usr/)?lib/(?:systemd|modules-load\.d|sysctl\.d|modules/[^/]+/?[^/]*|os-release|ld-[^/]*)"
     r"(?:/.*)?|/(?:lib\d*|bin|sbin|usr|var)|/usr/(?:lib\d*|sbin|bin)|/(?:usr/)?lib\d+/ld-[^/]*|"
-    r"/var/(?:lib|www|spool)(?:/[^/]+){1,3}|/var/lib/dpkg/info/[^/]+\.list|/init|/sbin/init|"
+    r"/var/(?:lib|www|spool)(?:/[^/]+){0,3}|/var/lib/dpkg/info/[^/]+\.list|/init|/sbin/init|"
     r"/usr/share/(?:xsessions|wayland-sessions)/[^/]+|/(?:kernel|netbsd|bsd)[^/]*|/usr/lib/os-release"
 )  # fmt: skip
 _NOT_KEPT = re.compile(
@@ -62,6 +63,7 @@ class Tree:
     packages: int = 0
     cut: bool = False
     _by_directory: dict[str, list[str]] = field(default_factory=dict)
+    _found: dict[re.Pattern[str], tuple[str, ...]] = field(default_factory=dict)
 
     def add(self, path: str, entry: Entry) -> None:
         """Take note of a name, if it may matter."""
@@ -133,19 +135,21 @@ class Tree:
             if wanted.fullmatch(posixpath.basename(path)):
                 yield path
 
-    def matching(self, pattern: re.Pattern[str]) -> Iterator[str]:
-        """Plain files (or links to some) whose whole path matches, sorted."""
-        for path in sorted(filter(pattern.fullmatch, self.entries)):
-            if self.file(path):
-                yield path
+    def matching(self, pattern: re.Pattern[str]) -> tuple[str, ...]:
+        """Plain files (or links to some) whose whole path matches, sorted; names are all there."""
+        if pattern not in self._found:
+            found = sorted(filter(pattern.fullmatch, self.entries))
+            self._found[pattern] = tuple(path for path in found if self.file(path))
+        return self._found[pattern]
 
     def text(self, path: str) -> str:
         """What is in a file, when it was read."""
         return self.texts.get(self.file(path) or path, "")
 
     def lines(self, path: str) -> Iterator[tuple[int, str]]:
-        """Numbered lines."""
-        return enumerate(self.text(path).splitlines(), 1)
+        """Numbered lines, of which no more than can be meant is looked at."""
+        lines = enumerate(self.text(path).splitlines(), 1)
+        return ((number, line[:LINE_MAXIMUM]) for number, line in lines)
 
 
 def of_texts(files: Mapping[str, str | Entry], more: Iterable[str] = ()) -> Tree:

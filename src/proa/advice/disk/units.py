@@ -23,9 +23,10 @@ _CRON_LINE = re.compile(r"(@\w+|(?:[\d*/,A-Za-z-]+\s+){4}[\d*/,A-Za-z-]+)\s+(\S.
 _CRON_USUAL = re.compile(
     r".*(?:run-parts|/usr/lib/php/sessionclean|e2scrub|anacron|debian-sa1|popularity).*"
 )
-_ASSIGNMENT = re.compile(r"\s*([A-Za-z]+)\s*=\s*(.*?)\s*")
+_ASSIGNMENT = re.compile(r"\s*([A-Za-z]+)\s*=(.*)")
 _SUPERVISED = re.compile(r"\[program:([^\]]+)\]")
 JOBS_MAXIMUM = 200
+STARTED_MAXIMUM = 300
 
 
 @dataclass
@@ -68,7 +69,9 @@ def started(tree: Tree) -> list[Started]:
     found: dict[tuple[str, str], Started] = {}
     for item in (*_systemd(tree), *_others(tree), *_supervised(tree), *_cron(tree)):
         found.setdefault((item.name, item.kind), item)
-    return [found[key] for key in sorted(found)]
+    if len(found) > STARTED_MAXIMUM:
+        tree.cut = True
+    return [found[key] for key in sorted(found)[:STARTED_MAXIMUM]]
 
 
 def path_of(tree: Tree, name: str) -> str:
@@ -104,10 +107,11 @@ def _read(tree: Tree, path: str, unit: Unit) -> None:
         match = _ASSIGNMENT.fullmatch(text)
         if match is None or text.lstrip()[:1] in ("#", ";"):
             continue
-        if not match[2]:
-            unit.settings.pop(match[1], None)
+        value = match[2].strip()
+        if value:
+            unit.settings.setdefault(match[1], []).append(Found(value, f"{path}:{number}"))
         else:
-            unit.settings.setdefault(match[1], []).append(Found(match[2], f"{path}:{number}"))
+            unit.settings.pop(match[1], None)
 
 
 def _systemd(tree: Tree) -> Iterator[Started]:

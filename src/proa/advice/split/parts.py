@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from proa.advice.disk import products
+from proa.advice.disk import needs, products
 from proa.advice.disk.machine import Found, Listening, Machine, Need, Service
 from proa.advice.disk.products import Product
 from proa.advice.split.writer import Writer, guess, scalar
@@ -109,7 +109,7 @@ def _environment(to: Writer, service: Service, product: Product | None, names: N
         if _VARIABLE.fullmatch(name):
             rows.append(_variable(name, value.strip().strip("\"'"), found, service, names))
     for need in service.needs:
-        if "libpq" in need.why and need.service in names.services:
+        if needs.LIBPQ in need.why and need.service in names.services:
             host = scalar(names.services[need.service])
             rows.append(
                 ("PGHOST", host, guess(f"{need.why}; another container has none", need.source))
@@ -191,7 +191,7 @@ def _configuration(to: Writer, service: Service, *, official: bool) -> None:
     told = {found.source for found in service.environment}
     for need in service.needs:
         named = need.setting and need.source.startswith("/") and need.source not in told
-        if named and "libpq" not in need.why:
+        if named and needs.LIBPQ not in need.why:
             to.note(2, f"{need.source} says '{need.setting}': name the other service there")
 
 
