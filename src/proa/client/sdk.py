@@ -64,6 +64,10 @@ class Client:
             self._idle.close()
             self._idle = None
 
+    def another(self) -> Client:
+        """A further client of the same engine, for another thread."""
+        return Client(self._path)
+
     # -- instances ---------------------------------------------------------------------------------
 
     def create(self, image: str, command: Sequence[str] = (), **options: Any) -> Instance:

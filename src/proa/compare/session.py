@@ -33,7 +33,7 @@ from proa.compare.options import GROUPS, Options
 from proa.compare.progress import Course, Told
 from proa.compare.record import Form, Isolation, Part, Portability, Report, Subject
 from proa.compare.trial import Trial
-from proa.errors import ProaError
+from proa.errors import Invalid, ProaError
 
 VERSIONS = ("proa", "python", "qemu", "guest_kernel")
 _PINGS = 20
@@ -71,6 +71,8 @@ class Session:
         """All of it."""
         self.loads.append(os.getloadavg()[0])
         subject = subjects.subject(self.client, self.options)
+        if self.options.load and not subject.port:
+            raise Invalid("--load has no port to work on", hint="name it with --port")
         self._name_what_is_left()
         asked = subjects.ways(self.fleet, self.options, subject, self.found)
         ways = self.trial.warm_up(asked, subject.port)

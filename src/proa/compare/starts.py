@@ -126,7 +126,7 @@ def started(
 
     Raises Timeout when what is expected does not come.
     """
-    client = Client()
+    client = fleet.client.another()
     begin = time.monotonic_ns()
     instance = fleet.create(way, command, client)
     listener: Listener | None = None
