@@ -26,6 +26,20 @@ MACHINE = qemu.Machine(512 * MIB)
 LINK = Link("eth0", "pv0", "br0", "52:54:00:00:00:09", "10.0.0.2/24", "10.0.0.1")
 
 
+# -- the counter a guest keeps its time by -----------------------------------------------------
+
+
+@pytest.mark.parametrize(("cpuinfo", "khz"), [
+    ("cpu MHz\t\t: 2596.120\nflags\t\t: tsc constant_tsc\ncpu MHz\t\t: 2596.120\n", 2596120),
+    ("cpu MHz\t\t: 2596.120\nflags\t\t: tsc constant_tsc\ncpu MHz\t\t: 1800.000\n", 0),
+    ("cpu MHz\t\t: 2596.120\nflags\t\t: tsc constant_tsc aperfmperf\n", 0),
+    ("cpu MHz\t\t: 2596.120\nflags\t\t: tsc\n", 0),
+    ("processor\t: 0\n", 0),
+])  # fmt: skip
+def test_a_rate_is_the_counters_only_when_nothing_changes_it(cpuinfo: str, khz: int) -> None:
+    assert guest.constant_khz(cpuinfo) == khz
+
+
 # -- qemu's arguments ---------------------------------------------------------------------------
 
 
