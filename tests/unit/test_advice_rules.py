@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -15,9 +16,10 @@ from proa.advice.facts import KEYS, Fact, Facts, Value
 from proa.advice.rules import RULES
 from proa.advice.verdict import NEITHER, Advice, advise, with_facts
 from proa.advice.what_if import CHANGES
+from proa.compare import document as compared
 from proa.engine.advise import engine_policy
 from proa.errors import Invalid
-from tests.support import advice_tables
+from tests.support import advice_tables, reports
 from tests.support.case_tree import facts_of
 from tests.support.drawn import images
 from tests.support.paths import ROOT
@@ -263,6 +265,14 @@ def test_a_comparison_becomes_facts() -> None:
     for wrong in wrongs:
         with pytest.raises(Invalid):
             measured.facts(wrong, "r.json")
+
+
+def test_every_report_that_can_be_written_can_be_read() -> None:
+    for made in (reports.full(), reports.hostile(), reports.bare(), reports.long_names()):
+        found = measured.facts(json.loads(compared.write(made)), "r.json")
+        assert len({fact.key for fact in found}) == len(found)
+    kinds = {fact.key for fact in measured.facts(json.loads(compared.write(reports.full())), "r")}
+    assert kinds >= {key for key in KEYS if key.startswith("measured.")}
 
 
 def test_measured_facts_weigh() -> None:

@@ -39,7 +39,9 @@ def _all(report: Mapping[str, Any], name: str) -> Iterator[Fact]:
         score = report.get("isolation", {}).get("scores", {}).get(form, {}).get("total")
         if score is not None:
             yield Fact(
-                f"measured.isolation.{form}", float(score), f"{name} isolation.scores.{form}"
+                f"measured.isolation.{form}",
+                round(float(score), 1),
+                f"{name} isolation.scores.{form}",
             )
     yield from _work(measures, name)
     yield from _seen(report.get("portability", {}), name)
