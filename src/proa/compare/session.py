@@ -106,7 +106,7 @@ class Session:
         self.course.rounds = self.options.rounds
         for number, order in enumerate(rounds.orders(list(by_key), self.seed), 1):
             self.course.begin_round(number)
-            self.trial.round(by_key[key] for key in order)
+            self.trial.round([by_key[key] for key in order])
             self.loads.append(os.getloadavg()[0])
             if number == 1:
                 self.trial.fit(ways, self.options.least_rounds - 1, self._left())

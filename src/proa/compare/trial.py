@@ -24,7 +24,7 @@ WARM_UPS = 5
 PASSING = "template"  # until the image has one of its own
 COLD, WARM, BURST = "cold starts", "starts", "bursts"
 WORK, MEMORY = "work", "readings of memory"
-SPARED = (BURST, COLD)  # in this order, when time is short
+PHASES = ((COLD, WARM, MEMORY), (BURST,), (WORK,))  # a warm start comes right after a cold one
 WORK_MS, QUICK_WORK_MS = 100, 60
 QUICK_WORK = ("cpu", "memory", "syscalls", "disk-rand-read", "fsync", "net-requests")
 LOAD_SECONDS = 120.0
@@ -104,22 +104,29 @@ class Trial:
 
     # -- a round -----------------------------------------------------------------------------------
 
-    def round(self, ways: Iterable[Way]) -> None:
-        """All that is sampled round by round, of every form in this order."""
-        for way in ways:
-            for kind, act in self._acts(way):
-                if (way.key, kind) in self.spared:
-                    continue
-                self.course.say(f"{way.form.title}: {kind}")
-                begin = time.monotonic()
-                try:
-                    act(way)
-                except ProaError as error:
-                    self.found.leave(f"some {kind} of {way.form.title}", error.message)
-                self.seconds.setdefault((way.key, kind), []).append(time.monotonic() - begin)
+    def round(self, ways: Sequence[Way]) -> None:
+        """All that is sampled round by round, every phase with the forms in this order.
+
+        What is done to one form alone (a burst that others have no time for) is in a phase of its
+        own, so that it does not always disturb the same other form's start.
+        """
+        for phase in PHASES:
+            for way in ways:
+                for kind, act in self._acts(way):
+                    if kind in phase and (way.key, kind) not in self.spared:
+                        self._do(way, kind, act)
+
+    def _do(self, way: Way, kind: str, act: Callable[[Way], None]) -> None:
+        self.course.say(f"{way.form.title}: {kind}")
+        begin = time.monotonic()
+        try:
+            act(way)
+        except ProaError as error:
+            self.found.leave(f"some {kind} of {way.form.title}", error.message)
+        self.seconds.setdefault((way.key, kind), []).append(time.monotonic() - begin)
 
     def _acts(self, way: Way) -> Iterator[tuple[str, Callable[[Way], None]]]:
-        """What a round does with a form, in order: a warm start comes right after another."""
+        """What a round does with a form, in order."""
         options, groups = self.options, set(self.options.groups)
         timed = "time" in groups
         bursts = options.burst > 1 and not options.quick and options.kind == "image"
@@ -136,21 +143,20 @@ class Trial:
 
     def fit(self, ways: Sequence[Way], rounds: int, left_seconds: float) -> None:
         """Leave out of all further rounds what would take too long, going by the time it took: the
-        longest bursts first, then the longest cold starts.  What is left out is said."""
+        longest bursts first, then every form's cold starts.  What is left out is said."""
         each = {key: median(taken) for key, taken in self.seconds.items()}
-        for kind in SPARED:
-            of_kind = [key for key in each if key[1] == kind]
-            for key in sorted(of_kind, key=lambda key: -each[key]):
-                wanted = rounds * sum(seconds for one, seconds in each.items())
-                if wanted <= left_seconds:
-                    return
-                self.spared.add(key)
-                title = next(way.form.title for way in ways if way.key == key[0])
-                more = rounds * each.pop(key)
-                self.found.leave(
-                    f"more {kind} of {title}",
-                    f"{rounds} would take {more:.0f} s, more than there is time for; see --budget",
-                )
+        bursts = sorted((key for key in each if key[1] == BURST), key=lambda key: -each[key])
+        cold = [key for key in each if key[1] == COLD]
+        titles = {way.key: way.form.title for way in ways}
+        for keys in (*([key] for key in bursts), cold):
+            if rounds * sum(each.values()) <= left_seconds or not keys:
+                return
+            seconds = rounds * sum(each.pop(key) for key in keys)
+            self.spared.update(keys)
+            self.found.leave(
+                f"more {keys[0][1]} of {', '.join(titles[form] for form, _ in keys)}",
+                f"{rounds} would take {seconds:.0f} s, more than there is time for; see --budget",
+            )
 
     def _cold(self, way: Way) -> None:
         cooled = self.fleet.client.cool(way.image)
