@@ -30,7 +30,7 @@ CLASSES = {
 }  # fmt: skip
 FONT = "system-ui, 'Noto Sans', 'Noto Sans KR', sans-serif"
 RULE = re.compile(r"^\.([a-z-]+)[^{}]*\{[^{}]*\}", re.MULTILINE)
-MEASURE = "time.first-output.warm"
+MEASURE = "time.first-reply.warm"
 Cast = Mapping[str, Look]
 Draw = Callable[[Report, Cast], Markup | None]
 
@@ -58,13 +58,13 @@ def vm_ledger(report: Report, cast: Cast) -> Markup | None:
 
 
 def _ledger(key: str, title: str, cast: Cast, parts: Sequence[Part]) -> Markup | None:
-    top = max((part.bytes for part in parts), default=0)
+    top = max((part.bytes for part in ledger.largest(parts)), default=0)
     return ledger.draw(f"ledger-{key}", title, cast.get(key), parts, top)
 
 
 def stack(report: Report, cast: Cast) -> Markup | None:
     """The bars of memory, and below them what their letters mean."""
-    parts = {key: found for key, found in report.memory.items() if key in cast and found}
+    parts = {key: report.memory[key] for key in cast if report.memory.get(key)}
     bars = memory.draw("memory", "Host memory", parts, cast)
     if bars is None:
         return None
@@ -74,8 +74,8 @@ def stack(report: Report, cast: Cast) -> Markup | None:
         x = column * width
         lines.append(text(cast[key].title, x, top + 18, class_="lane figure"))
         for row, (letter, part) in enumerate(memory.ordered(found)[:LETTERS_SHOWN], 2):
-            shared = ", shared" if part.shared else ""
-            words = f"{letter}  {short(part.name, 30)} {amount(part.bytes, 'bytes')}{shared}"
+            starred = "*" if part.shared else ""
+            words = f"{letter}  {short(part.name, 26)}{starred}, {amount(part.bytes, 'bytes')}"
             lines.append(text(words, x, top + 18 * row, class_="lane"))
             height = max(height, 18 * row + 8)
     taller = re.sub(r' height="\d+', f' height="{top + height}', bars, count=1)
@@ -96,9 +96,9 @@ FIGURES: dict[str, tuple[str, Draw, bool]] = {
         lambda report, cast: timeline.draw("timeline", report.timelines, cast),
         True,
     ),
-    "samples": ("Until the first output: every start that was measured", samples, False),
+    "samples": ("Until the first good reply: every start that was measured", samples, False),
     "memory": (
-        "Host memory of one idle instance, by part",
+        "Host memory of one idle instance, by part (* and hatched: shared)",
         stack,
         False,
     ),

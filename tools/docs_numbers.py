@@ -3,7 +3,7 @@
     <!--= web median time.first-output.warm vm -->197 ms<!--/=-->
 
 The words are the name of a kept report, one of `KINDS`, and what that takes; `fill` writes what the
-reports say.  What a page claims with `times` names its direction, and is refused when the report's
+reports say.  What a page claims with `ratio` names its direction, and is refused when the report's
 test does not bear it out, so that the prose around a number stays true when it is measured again.
 """
 
@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 
 from proa.compare.record import Interval, Measure, Report
-from proa.compare.report.words import CROSS, DASH, amount, factor, spread, versus
+from proa.compare.report.words import DASH, amount, factor, spread, versus
 from tools import docs_figures
 
 MARK = re.compile(r"<!--= (.+?) -->(.*?)<!--/=-->", re.DOTALL)
@@ -23,6 +23,9 @@ CODE = re.compile(r"```.*?```|`[^`\n]*`|!?\[[^\]]*\]\([^)]*\)|<!--.*?-->", re.DO
 BARE = re.compile(
     r"\d[\d.,]*\s?(?:[kMGT]?i?B\b|ms\b|µs\b|s\b|%|\u00d7|초|밀리초|배\b|메가|기가|times\b|seconds?\b)"
 )
+
+
+SHARES = {"all": (True, False), "own": (False,), "shared": (True,)}
 
 
 class Untrue(Exception):
@@ -81,48 +84,27 @@ def within(report: Report, key: str, form: str) -> str:
     return amount(interval.median, unit) + (f" ({near})" if near else "")
 
 
-def times(report: Report, key: str, form: str, other: str, verdict: str) -> str:
-    """`8.1x`, when the test found the form's value `lower` or `higher` than the other's."""
+def ratio(report: Report, key: str, form: str, other: str, verdict: str) -> str:
+    """`8.1`: how many times `lower` or `higher` the form's value was found to be."""
     measure = _measure(report, key)
     found = versus(measure, form, other)
     if found is None or found.verdict != verdict:
         said = found.verdict if found else "nothing"
         raise Untrue(f"'{key}' of '{form}' against '{other}': {said}, not {verdict}")
-    return f"{factor(found)[0]}{CROSS}"
+    return factor(found)[0].removesuffix(".0")
 
 
-def same(report: Report, key: str, form: str, other: str) -> str:
-    """Nothing to see: the median of a measure in which no difference was found."""
-    found = versus(_measure(report, key), form, other)
-    if found is None or found.verdict in ("lower", "higher"):
-        raise Untrue(f"'{key}' of '{form}' against '{other}': {found.verdict if found else ''}")
-    return median(report, key, form)
-
-
-def memory(report: Report, form: str, which: str = "all") -> str:
-    """The parts of a form's memory together: `all`, `own` or `shared` ones."""
-    wanted = {"all": (True, False), "own": (False,), "shared": (True,)}[which]
-    return _sum(part.bytes for part in report.memory[form] if part.shared in wanted)
-
-
-def part(report: Report, form: str, name: str) -> str:
-    """One part of a form's memory."""
-    return _sum([next(p.bytes for p in report.memory[form] if p.name.startswith(name))])
-
-
-def ledger(report: Report, key: str, which: str = "all") -> str:
-    """A ledger's parts together, or the one whose name begins so."""
-    parts = report.ledgers[key]
-    if which in ("all", "own", "shared"):
-        wanted = {"all": (True, False), "own": (False,), "shared": (True,)}[which]
-        return _sum(item.bytes for item in parts if item.shared in wanted)
-    return _sum([next(item.bytes for item in parts if item.name.startswith(which))])
+def load(report: Report) -> str:
+    """What else the machine did meanwhile: the load's lowest and highest."""
+    return DASH.join(re.findall(r"\d+\.\d+", report.machine["load"])[:2])
 
 
 def added(report: Report, which: str = "all") -> str:
-    """What the vm's ledger has and the container's has not: `all`, `own` or `shared` parts."""
-    wanted = {"all": (True, False), "own": (False,), "shared": (True,)}[which]
+    """What the vm's ledger has and the container's has not: `all`, `own`, `shared`, or by name."""
     parts = docs_figures.added(report)
+    if which not in SHARES:
+        return _sum([next(item.bytes for item in parts if item.name == which)])
+    wanted = SHARES[which]
     return _sum(item.bytes for item in parts if item.shared in wanted)
 
 
@@ -158,6 +140,14 @@ def score(report: Report, form: str, axis: str = "total") -> str:
     return f"{report.isolation.scores[form][axis]:.0f}"
 
 
+def below(report: Report, form: str, other: str, axis: str) -> str:
+    """A form's score, which is below another's."""
+    scores = report.isolation.scores
+    if scores[form][axis] >= scores[other][axis]:
+        raise Untrue(f"'{axis}' of '{form}' is not below that of '{other}'")
+    return score(report, form, axis)
+
+
 def lines(report: Report, form: str = "", outcome: str = "") -> str:
     """How many probes there were, or had an outcome in a form."""
     found = report.isolation.lines
@@ -186,18 +176,15 @@ def kernels(report: Report, form: str) -> str:
 
 
 KINDS: dict[str, Callable[..., str]] = {
-    "median": median, "within": within, "times": times, "same": same, "memory": memory,
-    "part": part, "ledger": ledger, "moment": moment, "score": score, "lines": lines,
-    "trials": trials, "need": need, "kernels": kernels,
-    "added": added, "release": release, "amount": size,
+    "median": median, "within": within, "ratio": ratio, "moment": moment, "added": added,
+    "score": score, "below": below, "lines": lines, "load": load,
+    "trials": trials, "kernels": kernels, "need": need, "release": release, "amount": size,
     "machine": lambda report, name: report.machine[name],
+    "bytes": lambda report, name: amount(float(report.machine[name]), "bytes"),
     "version": lambda report, name: report.versions[name],
     "date": lambda report: report.made[:10],
     "rounds": lambda report: str(report.rounds),
     "confidence": lambda report: f"{report.confidence:.0%}",
     "form": lambda report, key: next(f.kernel for f in report.forms if f.key == key),
-    "range": lambda report, key, form: (
-        f"{amount(min(_measure(report, key).samples[form]), _measure(report, key).unit)}{DASH}"
-        f"{amount(max(_measure(report, key).samples[form]), _measure(report, key).unit)}"
-    ),
+    "started": lambda report, key: next(f.start for f in report.forms if f.key == key),
 }  # fmt: skip
