@@ -11,7 +11,7 @@ from proa.advice.disk import products
 from proa.advice.disk.machine import Found, Need, Service
 
 NEEDS_MAXIMUM = 32
-LINES_MAXIMUM, LINE_MAXIMUM = 60_000, 600  # of all services together; of each line
+LINES_MAXIMUM, LINE_MAXIMUM = 40_000, 600  # of all services together; of each line
 _URL = re.compile(
     r"\b([a-z][a-z0-9+]{1,15})://(?:[^@\s/'\"]*@)?(localhost|127\.0\.0\.1|\[::1\])(?::(\d{1,5}))?"
 )
@@ -49,8 +49,9 @@ def of_all(
             if need.service != service.name and (kept is None or (need.strict and not kept.strict)):
                 found[need.service] = need
         names = {other.name for other in services}
-        needs = [need for need in found.values() if need.service in names]
-        result.append(replace(service, needs=tuple(needs[:NEEDS_MAXIMUM])))
+        chosen = [need for need in found.values() if need.service in names][:NEEDS_MAXIMUM]
+        needs = tuple(replace(need, setting=hidden(need.setting)) for need in chosen)
+        result.append(replace(service, needs=needs))
     return tuple(result)
 
 
@@ -75,7 +76,7 @@ def _by_text(service: Service, lines: Iterable[Found], known: Known) -> Iterator
             continue
         for other, why, port in _named(line.value[:LINE_MAXIMUM], known):
             if other is not service and port not in own:
-                yield Need(other.name, why, line.source, hidden(line.value), port)
+                yield Need(other.name, why, line.source, line.value, port)
 
 
 def _named(line: str, known: Known) -> Iterator[tuple[Service, str, int]]:

@@ -100,8 +100,9 @@ def _vm(
     to.line(2, "isolation: vm")
     to.line(2, "build:", "an image that holds the disk")
     to.line(3, "context: .")
-    copied = os.path.basename(disk)
-    to.line(3, f"dockerfile_inline: {scalar(f'FROM scratch{chr(10)}COPY {copied} /disk/')}")
+    to.line(3, "dockerfile_inline: |")
+    to.line(4, "FROM scratch")
+    to.line(4, f'COPY [{scalar(os.path.basename(disk))}, "/disk/"]')
     ports = {str(port): port for service in bound for port in service.ports if not port.local}
     if ports:
         to.line(2, "ports:")

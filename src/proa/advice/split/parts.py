@@ -15,6 +15,7 @@ from proa.advice.split.writer import Writer, guess, scalar
 _SECRET = re.compile(r"PASS|SECRET|TOKEN|PRIVATE|CREDENTIAL|API_?KEY|_KEY$", re.IGNORECASE)
 _LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 _HERE = re.compile(r"\b(?:localhost|127\.0\.0\.1)\b|\[::1\]|(?<![\w:])::1\b")
+_PATH = re.compile(r"(?:/[\w.@+-]+)+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -169,9 +170,13 @@ def _volumes(
     to: Writer, machine: Machine, service: Service, product: Product | None, own: str
 ) -> list[str]:
     names: list[str] = []
-    for index, found in enumerate(service.data):
-        if not names:
-            to.line(2, "volumes:")
+    plain = [found for found in service.data if _PATH.fullmatch(found.value)]
+    for found in service.data:
+        if found not in plain:
+            to.note(2, guess(f"its data is in '{found.value}', too strange a path", found.source))
+    if plain:
+        to.line(2, "volumes:")
+    for index, found in enumerate(plain):
         moved = product.at if product and product.at and product.data and not index else found.value
         name = f"{own}-data" if not index else f"{own}-data-{index + 1}"
         names.append(name)
