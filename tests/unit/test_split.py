@@ -68,9 +68,9 @@ def test_a_shop_is_taken_apart() -> None:
 def test_secrets_of_the_disk_are_not_in_the_draft() -> None:
     assert "hunter2" not in draft(shop(), "d.qcow2")
     text = draft(read(enabled(web=(
-        "Environment=A_PASSWORD=hushhush DATABASE_URL=postgres://u:keepit@localhost/x API_KEY=nobody\n"
+        "Environment=A_PASSWORD=hush DATABASE_URL=postgres://u:keepit@localhost API_KEY=nobody\n"
         "ExecStart=/opt/web"), postgresql="")), "d.img")  # fmt: skip
-    assert not re.search("hushhush|keepit|nobody", text)
+    assert not re.search("hush|keepit|nobody", text)
     assert "${A_PASSWORD:-}" in text and "${DATABASE_URL:-}" in text
 
 
@@ -155,7 +155,7 @@ PORT = st.builds(Listening, st.integers(1, 65535), st.sampled_from(["tcp", "udp"
     ),
     WILD,
 )  # fmt: skip
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_no_disk_breaks_the_draft(found: list[machine.Service], disk: str) -> None:
     text = draft(Machine("d", "linux", "/", hostname=disk, services=tuple(found)), disk)
     made = app_of(text)
