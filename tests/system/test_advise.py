@@ -29,6 +29,8 @@ why = "strangers are kept apart"
 """
 APP = """
 services:
+  boot: {image: system}
+  probe: {image: system, command: ["/probe"]}
   web: {image: advised, ports: ["80:80"]}
   tunnel: {image: nowhere/tunnel, privileged: true}
   agent:
@@ -106,12 +108,13 @@ def test_services_of_an_app_file_each_get_their_own(engine: EngineProcess, tmp_p
     code, text, errors = advise(engine, "--json", str(path))
     found = {one["Name"]: one for one in json.loads(text)["Advice"]}
     assert {name: one["Form"] for name, one in found.items()} == {
-        "web": "container", "tunnel": "vm", "agent": "container",
+        "boot": "vm", "probe": "container", "web": "container", "tunnel": "vm",
+        "agent": "container",
     }  # fmt: skip
     assert code == 4 and "engine's socket" in found["agent"]["Contradiction"]
     assert "nowhere/tunnel" in errors and "'advised'" not in errors
     facts = {fact["Key"]: fact["Source"] for fact in found["web"]["Facts"]}
-    assert facts["run.ports"].endswith("compose.yaml:3 services.web.ports")
+    assert facts["run.ports"].endswith("compose.yaml:5 services.web.ports")
     assert "size.bytes" in facts  # of the image, which is here
 
 

@@ -100,6 +100,11 @@ def _subjects(values: Values, arguments: list[str]) -> Iterator[dict[str, Any]]:
             yield {
                 "Kind": "service", "Name": item.name, "Facts": _facts(item.facts.all),
                 **({"Image": item.image} if item.image else {}),
+                **{
+                    key: list(words)
+                    for key, words in (("Entrypoint", item.entrypoint), ("Cmd", item.command))
+                    if words is not None
+                },
             }  # fmt: skip
         return
     if len(arguments) > 1:

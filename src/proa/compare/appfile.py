@@ -22,11 +22,14 @@ class Subject:
     """One service: its facts, and the image that more is known of when it is in the store.
 
     `image` is empty for a service that is built; join with `advice.compose.facts.combine`.
+    `entrypoint` and `command` are None where the image's own are meant.
     """
 
     name: str
     image: str
     facts: Facts
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
 
 
 def is_app_file(path: str) -> bool:
@@ -49,7 +52,8 @@ def subjects(
     found = read(paths, environment)
     for service in found.active(profiles):
         image = "" if service.build else service.image
-        yield Subject(service.name, image, facts.facts_of(found, service))
+        own = facts.facts_of(found, service)
+        yield Subject(service.name, image, own, service.entrypoint, service.command)
 
 
 def read(paths: Sequence[str], environment: Mapping[str, str] | None = None) -> app.App:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from proa.advice import asked, files, policy
@@ -32,7 +32,8 @@ POLICY_HINT = "see the 'policy' of [advice] in the engine's configuration"
 @dataclass(frozen=True)
 class Question:
     """What is asked: a subject (`kind` and `name`), its image if it has one that is here, what a
-    client knows of it (`facts`), and the form it wants, if any."""
+    client knows of it (`facts`), and the form it wants, if any.  `start` may have another
+    `Entrypoint` and `Cmd` than the image."""
 
     image: str = ""
     kind: str = "image"
@@ -40,6 +41,7 @@ class Question:
     facts: tuple[Fact, ...] = ()
     policy: Policy = NO_POLICY
     isolation: str = ""
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 def answer(core: Core, question: Question) -> Advice:
@@ -47,7 +49,7 @@ def answer(core: Core, question: Question) -> Advice:
     known = Facts(question.kind, question.name or question.image, question.facts)
     if question.image:
         image = core.images.get(question.image)
-        known = combine(known, Facts("image", "", image_facts(core, image)))
+        known = combine(known, Facts("image", "", image_facts(core, image, question.start)))
     known = combine(known, Facts("host", "", tuple(host_facts(core))))
     return advise(known, question.policy, question.isolation)
 

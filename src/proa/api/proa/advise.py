@@ -12,7 +12,8 @@ from proa.errors import Invalid
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
 
-FIELDS = ("Image", "Kind", "Name", "Facts", "Policy", "PolicyName", "Isolation")
+START = ("Entrypoint", "Cmd")
+FIELDS = ("Image", "Kind", "Name", "Facts", "Policy", "PolicyName", "Isolation", *START)
 KINDS = ("image", "service", "disk")
 
 
@@ -36,5 +37,6 @@ def advise(engine: Engine, request: Request) -> Answer:
     if asked and asked not in policy.FORMS:
         raise Invalid(f"unknown isolation '{asked}'", hint=" or ".join(policy.FORMS))
     rules = policy.read(text, given.text("PolicyName") or "policy") if text else policy.NO_POLICY
-    question = Question(given.text("Image"), kind, given.text("Name"), facts, rules, asked)
+    start = {key: given.strings(key) for key in START if given.has(key)}
+    question = Question(given.text("Image"), kind, given.text("Name"), facts, rules, asked, start)
     return json_reply(document.write(engine.advise(question)))
