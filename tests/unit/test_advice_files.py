@@ -187,13 +187,19 @@ def test_a_create_request() -> None:
         "Binds": ["/var/run/docker.sock:/s", "/etc:/e:ro", "name:/v"],
         "Mounts": [{"Type": "bind", "Source": "/srv//x"}, {"Type": "volume", "Source": "v"}],
     }  # fmt: skip
-    body = {"HostConfig": host, "Labels": {"x-proa-trust": "untrusted", "other": "x"}}
+    machine = {"Platform": "linux/amd64", "Tpm": False, "Accelerator": "tcg"}
+    body = {
+        "HostConfig": host,
+        "Proa": machine,
+        "Labels": {"x-proa-trust": "untrusted", "other": "x"},
+    }
     assert by_key(asked.of_request(body)) == {
         "stated.trust": "untrusted", "run.privileged": True,
         "run.capabilities": ("SYS_ADMIN", "NET_ADMIN"), "run.devices": ("/dev/fuse", "gpu"),
         "run.host_namespaces": ("network",), "run.sysctls": ("vm.swappiness",),
         "run.security_off": ("seccomp=unconfined",), "run.engine_socket": True,
         "run.host_paths": ("/etc", "/srv/x"), "run.memory_bytes": 5,
+        "run.machine": ("Accelerator",),
     }  # fmt: skip
     assert not list(asked.of_request({"HostConfig": {"Mounts": 3, "CapAdd": None}}))
 

@@ -21,6 +21,7 @@ _NAMESPACES = (("NetworkMode", "network"), ("PidMode", "pid"), ("IpcMode", "ipc"
                ("UTSMode", "uts"), ("UsernsMode", "user"), ("CgroupnsMode", "cgroup"))  # fmt: skip
 _OFF = re.compile(r"(?:seccomp|apparmor|systempaths)[:=]unconfined|label[:=]disable")
 _LISTED = 40
+_OF_BOTH = ("Platform", "PauseIdleSeconds")  # fields of the `Proa` object that are no machine's
 
 
 def of_image(document: Document, host: str) -> Iterator[Fact]:
@@ -69,6 +70,10 @@ def of_request(body: Document) -> Iterator[Fact]:
     for key, names, field in rows:
         if names:
             yield Fact(key, tuple(map(clean, names[:_LISTED])), f"HostConfig.{field}")
+    machine = _object(body.get("Proa"))
+    parts = tuple(clean(str(key)) for key, value in machine.items() if value)
+    if any(key not in _OF_BOTH for key in parts):
+        yield Fact("run.machine", tuple(key for key in parts if key not in _OF_BOTH), "Proa")
     yield from _directories(host)
     if body.get("User"):
         yield Fact("run.user", clean(str(body["User"])), "User")

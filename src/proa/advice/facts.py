@@ -57,6 +57,7 @@ KEYS: dict[str, str] = {
     "run.engine_socket": "asked for an engine's socket",
     "run.sysctls": "kernel settings asked for that a container cannot have",
     "run.security_off": "confinement asked to be off (seccomp, apparmor ...)",
+    "run.machine": "parts of a machine asked for, which only a vm has",
     "run.isolation": "the isolation asked for by name",
     "run.memory_bytes": "memory limit asked for",
     "run.cpus": "processors asked for",

@@ -71,6 +71,8 @@ DECIDING = (
           "its programs are for {0}, and a container has this Linux kernel", c.OS_INSIDE),
     _must("machine-disk", VM, has("os.disk"), "it is a machine's disk, which boots by itself",
           c.OS_INSIDE),
+    _must("machine-parts", VM, has("run.machine"), "it asks for parts of a machine ({0})",
+          c.OS_INSIDE),
     _must("loads-modules", VM, has("os.modules_loaded"),
           "it loads kernel modules ({0}); a container may not", c.OS_INSIDE),
     _must("module-capability", VM, among("run.capabilities", frozenset({"SYS_MODULE"})),
