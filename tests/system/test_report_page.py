@@ -23,6 +23,7 @@ CONTRAST = (ROOT / "tests" / "support" / "contrast.js").read_text()
 WIDTHS = (360, 768, 1280)
 THEMES = ("light", "dark")
 TABS = 12
+PAPER = 690  # pixels between the margins of A4
 AXE_RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice")
 
 
@@ -180,6 +181,8 @@ def test_paper_shows_what_is_folded_in_dark_ink(shown: Browser, pages: dict[str,
     )
     assert folded == 0
     assert shown.ask("return getComputedStyle(document.body).color") == "rgb(27, 29, 33)"
+    shown.resize(PAPER)
+    assert shown.ask("return document.documentElement.scrollWidth") == PAPER
     shown.print(ARTEFACTS / "report-full.pdf")
     pdf = (ARTEFACTS / "report-full.pdf").read_bytes()
     assert len(re.findall(rb"/Type ?/Page\b", pdf)) > 5
@@ -215,7 +218,7 @@ def test_the_theme_is_the_readers_choice(shown: Browser, pages: dict[str, Path])
 def test_values_are_shown_under_the_pointer(shown: Browser, pages: dict[str, Path]) -> None:
     shown.open(pages["full"])
     x, y = shown.ask_later(
-        "const dot = [...document.querySelectorAll('#start .dot')].at(-1);"
+        "const dot = [...document.querySelectorAll('#start > .cards .dot')].at(-1);"
         "dot.scrollIntoView({block: 'center', behavior: 'instant'});"
         "const box = dot.getBoundingClientRect(), done = arguments[0];"
         "const place = [box.x + box.width / 2, box.y + box.height / 2];"

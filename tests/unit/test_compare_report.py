@@ -162,7 +162,7 @@ def test_a_bar_of_parts_adds_up() -> None:
     report = reports.full()
     drawn = memory.draw("p", "t", report.memory, looks(report.forms)) or ""
     for slot, parts in ((0, report.memory["container"]), (1, report.memory["vm"])):
-        widths = re.findall(rf'width="([\d.]+)%" fill-opacity="[\d.]+" class="part f{slot}"', drawn)
+        widths = re.findall(rf'width="([\d.]+)%" fill-opacity="[\d.]+" class="part f{slot}', drawn)
         top = max(sum(p.bytes for p in each) for each in report.memory.values())
         assert sum(map(float, widths)) == pytest.approx(
             100 * sum(p.bytes for p in parts) / top, abs=0.1
@@ -271,12 +271,12 @@ def test_a_terminal_shows_figures_verdicts_evidence_and_what_was_left_out() -> N
 
 def test_changes_beyond_noise_are_told_apart_from_the_rest() -> None:
     found = reports.changes()
-    assert changes.headline(found).startswith("Of 38 figures 5 changed beyond noise: 3 for the wor")
+    assert changes.headline(found).startswith("Of 39 figures 5 changed beyond noise: 3 for the wor")
     text = changes.render(found, 100)
     assert "Changed for the worse" in text and "qemu: 7.2.11 → 7.2.22" in text
     calm = replace(found, measures=tuple(replace(m, verdict="no difference")
                                          for m in found.measures))  # fmt: skip
-    assert changes.headline(calm) == "Of 44 figures none changed beyond noise."
+    assert changes.headline(calm) == "Of 46 figures none changed beyond noise."
     assert not COMPARED.search((changes.render(calm) + changes.page(calm)).translate(PLAIN))
 
 
@@ -326,3 +326,12 @@ def test_nothing_is_guessed_before_enough_is_done() -> None:
     progress.step(3)
     assert "left" not in progress.line()
     assert words.estimate(Interval(5.0, 5.0, 5.0, 1), "ms") == "5 ms"
+
+
+@pytest.mark.parametrize(("form", "other", "word"), [("vm", "container", "more"),
+                                                     ("container", "vm", "less")])  # fmt: skip
+def test_against_nothing_there_is_no_factor(form: str, other: str, word: str) -> None:
+    """Ratios of what is 0 are 0 in a report: there are none."""
+    told = Difference("vm", "container", 0.0, 0.0, 0.0, 0.001, "higher")
+    measure = Measure("k", "size", "T", "bytes", "lower", "", {}, differences=(told,))
+    assert words.verdict(measure, words.versus(measure, form, other)) == word

@@ -26,6 +26,7 @@ START = (
 )  # fmt: skip
 CONDITIONS = (".warm", ".cold", ".burst")
 MEMORY = ("cost.memory",)
+SIZE = ("size.disk", "size.unpacked", "size.")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Claim:
 
 
 _STARTS = Claim(START, "On this machine the {}", "started", "", "starts")
+_DISK = Claim(SIZE, "The {}", "takes", " disk space", "disk space")
 _MEMORY = Claim(MEMORY, "The {}", "took", " memory", "use of memory")
 
 
@@ -54,6 +56,7 @@ def sentences(report: Report) -> tuple[str, ...]:
     said = (
         _claim(report, cast, _STARTS),
         _claim(report, cast, _MEMORY),
+        _claim(report, cast, _DISK),
         *_work(report, cast),
         *_isolation(report, cast),
     )
@@ -85,7 +88,8 @@ def _claim(report: Report, cast: Mapping[str, Look], claim: Claim) -> str:
     measure = pick(report.measures, claim.prefixes)
     if measure is None:
         return ""
-    first, *others = cast.values()
+    whole = {form.key for form in report.forms if claim is _STARTS or not form.only_start}
+    first, *others = (look for key, look in cast.items() if key in whole)
     clauses = []
     alike = []
     for other in others:
@@ -104,8 +108,10 @@ def _claim(report: Report, cast: Mapping[str, Look], claim: Claim) -> str:
 
 
 def _clause(measure: Measure, found: Difference, claim: Claim, other: Look) -> str:
-    shown, within = factor(found)
     word = comparative(measure.unit, measure.better, found.verdict)
+    if not found.ratio or found.ratio == float("inf"):
+        return f"{word}{claim.of} than the {other.noun}"
+    shown, within = factor(found)
     interval = f" ({within})" if within else ""
     return f"{shown}{interval} times {word}{claim.of} than the {other.noun}"
 
@@ -141,9 +147,9 @@ def tally(measures: Sequence[Measure], form: str, other: str) -> tuple[int, int,
 def _isolation(report: Report, cast: Mapping[str, Look]) -> list[str]:
     lines = report.isolation.lines
     totals = {
-        key: found["total"]
-        for key, found in report.isolation.scores.items()
-        if key in cast and "total" in found
+        key: report.isolation.scores[key]["total"]
+        for key in cast
+        if "total" in report.isolation.scores.get(key, {})
     }
     if not lines or len(totals) < 2:
         return []

@@ -26,8 +26,9 @@ from proa.printable import clean
 __all__ = ["Progress", "render"]
 
 _TITLES = {"size": "Size", "time": "Start", "cost": "Cost", "work": "Work"}
-_FIRST, _LEAST = 20, 14  # what a first column has, and any other at least
+_FIRST, _LEAST = 20, 16  # what a first column has, and any other at least
 _INDENT = 4
+_EVIDENCE, _LEFT = 12, 8  # how many are shown here
 
 
 def render(report: Report, width: int = 80, colour: bool = False) -> str:
@@ -163,7 +164,7 @@ def _found(measure: Measure, key: str, base: str) -> str:
 
 
 def _isolation(report: Report, cast: Mapping[str, Look], ink: Ink) -> Iterator[str]:
-    scores = {key: found for key, found in report.isolation.scores.items() if key in cast}
+    scores = {k: report.isolation.scores[k] for k in cast if k in report.isolation.scores}
     if scores:
         column = min((ink.width - _FIRST) // len(scores), 18)
         heads = (mark(cast[key], ink) + " " + fit(cast[key].noun, column - 2) for key in scores)
@@ -178,8 +179,17 @@ def _isolation(report: Report, cast: Mapping[str, Look], ink: Ink) -> Iterator[s
         yield ""
         told = f"Where the forms differ: {len(apart)} of {counted(len(lines), 'probe')}"
         yield ink.bold(told)
-        for line in apart:
+        telling_first = sorted(apart, key=_apart, reverse=True)
+        for line in telling_first[:_EVIDENCE]:
             yield from _evidence(line, cast, ink)
+        if len(apart) > _EVIDENCE:
+            yield ink.faint(f"  and {len(apart) - _EVIDENCE} more: --html and --json have them all")
+
+
+def _apart(line: Line) -> float:
+    """How much of its axis' score a line makes between the forms."""
+    scores = [answer.score for answer in line.answers.values()]
+    return line.weight * (max(scores) - min(scores))
 
 
 def _evidence(line: Line, cast: Mapping[str, Look], ink: Ink) -> Iterator[str]:
@@ -209,8 +219,12 @@ def _end(report: Report, ink: Ink) -> Iterator[str]:
     if report.left:
         yield ""
         yield ink.bold("Left out")
-        for left in report.left:
+        for left in report.left[:_LEFT]:
             yield from ink.wrapped(f"{left.what}: {left.why}", "  ")
+        if len(report.left) > _LEFT:
+            yield ink.faint(
+                f"  and {len(report.left) - _LEFT} more: --html and --json have them all"
+            )
     yield ""
     sure = f"{100 * report.confidence:.0f} %"
     notes = [

@@ -152,6 +152,8 @@ def _factor(ratio: float, low: float, high: float) -> tuple[str, str]:
 
 def told_factor(ratio: float, low: float, high: float, word: str) -> str:
     """A factor with its word and interval, as `8.1x slower (7.6-8.9)`."""
+    if not ratio or ratio == float("inf"):  # against nothing at all there is no factor
+        return word
     shown, within = _factor(ratio, low, high)
     return f"{shown}{CROSS} {word}" + (f" ({within})" if within else "")
 

@@ -20,11 +20,11 @@ _MOST_DOTS = 200
 
 def draw(name: str, measure: Measure, looks: Mapping[str, Look]) -> Markup | None:
     """A measure's plot; None when there is no sample."""
-    lanes = [(looks[key], values) for key, values in measure.samples.items()
-             if values and key in looks]  # fmt: skip
+    samples = measure.samples
+    lanes = [(look, samples[key]) for key, look in looks.items() if samples.get(key)]
     if not lanes:
         return None
-    scale = axis([value for _, values in lanes for value in values])
+    scale = scale_of(measure)
     height = LANE * len(lanes)
     body = [canvas.grid(scale, measure.unit, 0, height)]
     told = []
@@ -36,6 +36,11 @@ def draw(name: str, measure: Measure, looks: Mapping[str, Look]) -> Markup | Non
     desc = f"{' '.join(told)} The axis is {kind}."
     title = f"{titled(measure.title)}: samples by form"
     return canvas.drawing(name, title, desc, height + canvas.TICK_ROOM, *body)
+
+
+def scale_of(measure: Measure) -> Axis:
+    """The axis that holds all samples of a measure."""
+    return axis([value for values in measure.samples.values() for value in values])
 
 
 def quartiles(values: tuple[float, ...]) -> tuple[float, float, float]:

@@ -37,7 +37,7 @@ def draw(
     name: str, title: str, parts: Mapping[str, Sequence[Part]], looks: Mapping[str, Look]
 ) -> Markup | None:
     """The bars of all forms; None when nothing is known."""
-    lanes = [(looks[key], ordered(found)) for key, found in parts.items() if key in looks and found]
+    lanes = [(look, ordered(parts[key])) for key, look in looks.items() if parts.get(key)]
     largest = max((_total(found) for _, found in lanes), default=0)
     if not largest:
         return None
@@ -68,7 +68,7 @@ def _bar(top: float, look: Look, parts: list[tuple[str, Part]], scale: Axis) -> 
         tip = f"{letter}: {part.name}, {amount(part.bytes, 'bytes')}"
         tip += ", shared" if part.shared else ""
         pieces.append(tag("rect", tag("title", tip), **box, fill_opacity=opacity,
-                          class_=f"part f{look.slot}"))  # fmt: skip
+                          class_=f"part f{look.slot}{'' if width > 1 else ' thin'}"))  # fmt: skip
         if part.shared:
             pieces.append(tag("rect", **box, class_="hatch"))
         if width >= _LETTER_FROM:

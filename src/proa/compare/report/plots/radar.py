@@ -9,6 +9,7 @@ from proa.compare.record import AXES
 from proa.compare.report.looks import Look
 from proa.compare.report.markup import Markup, join, tag
 from proa.compare.report.plots import canvas
+from proa.compare.report.words import titled
 
 WIDTH, HEIGHT = 350, 310
 _CENTRE = (175.0, 155.0)
@@ -21,7 +22,7 @@ def draw(
     name: str, scores: Mapping[str, Mapping[str, float]], looks: Mapping[str, Look]
 ) -> Markup | None:
     """The plot; None when fewer than three axes were scored."""
-    known = {key: found for key, found in scores.items() if key in looks}
+    known = {key: scores[key] for key in looks if key in scores}
     axes = [axis for axis in AXES if any(axis in found for found in known.values())]
     if len(axes) < 3:
         return None
@@ -71,7 +72,7 @@ def _axis_name(axis: str, x: float, y: float) -> Markup:
     if anchor != "middle":  # long words beside the rim begin on it, above or below the corner
         shift, anchor = math.copysign(34, across), "middle"
         lower = 20 if down > 0 else -10
-    return tag("text", axis, x=x + shift, y=y + lower, class_="axis", text_anchor=anchor)
+    return tag("text", titled(axis), x=x + shift, y=y + lower, class_="axis", text_anchor=anchor)
 
 
 def _outline(look: Look, axes: list[str], found: Mapping[str, float]) -> Markup:

@@ -29,7 +29,7 @@ def draw(
     name: str, timelines: Mapping[str, Sequence[Moment]], looks: Mapping[str, Look]
 ) -> Markup | None:
     """The plot; None without a milestone."""
-    known = {key: moments for key, moments in timelines.items() if key in looks and moments}
+    known = {key: timelines[key] for key in looks if timelines.get(key)}
     rows = milestones(known)
     if not rows:
         return None

@@ -10,6 +10,9 @@ from proa.compare.report.markup import Markup, join, tag
 from proa.compare.report.sections import tables
 from proa.compare.report.sections.isolation import badge
 from proa.compare.report.words import DASH, counted, titled
+from proa.compare.statistics import MINIMUM_EFFECT
+
+_LEFT = 8  # unfolded
 
 
 def portability(report: Report, cast: Mapping[str, Look]) -> Markup | None:
@@ -61,7 +64,8 @@ def method(report: Report, cast: Mapping[str, Look]) -> Markup:
     words = (
         f"The forms took turns for {counted(report.rounds, 'round')}. Intervals are of the median,"
         f" by bootstrap, at {sure}. A word like “faster” is said only when a two-sided test,"
-        f" corrected for the number of measures, finds a difference at {sure}; the rest is called"
+        f" corrected for the number of measures, finds a difference at {sure} and the medians lie"
+        f" {100 * MINIMUM_EFFECT:.0f} % apart or more; the rest is called"
         " “no difference”, which means that none was found, not that there is none."
     )
     command = " ".join(report.subject.command)
@@ -84,8 +88,10 @@ def method(report: Report, cast: Mapping[str, Look]) -> Markup:
 def _left(report: Report) -> Markup | None:
     if not report.left:
         return None
-    items = [tag("li", tag("strong", left.what), f": {left.why}") for left in report.left]
-    return join(tag("h3", "What was left out"), tag("ul", items, class_="left"))
+    items = [tag("li", tag("strong", titled(e.what)), f": {e.why}") for e in report.left]
+    first, more = tag("ul", items[:_LEFT], class_="left"), items[_LEFT:]
+    rest = tables.fold(f"And {len(more)} more", tag("ul", more, class_="left")) if more else None
+    return join(tag("h3", "What was left out"), first, rest)
 
 
 def _pairs(title: str, values: Mapping[str, str]) -> Markup | None:

@@ -10,7 +10,16 @@ from proa.compare.report.markup import Child, Markup, join, tag
 from proa.compare.report.plots import distributions
 from proa.compare.report.plots.canvas import key
 from proa.compare.report.sections import tables
-from proa.compare.report.words import DASH, amount, estimate, spread, titled, verdict, versus
+from proa.compare.report.words import (
+    DASH,
+    UNTESTED,
+    amount,
+    estimate,
+    spread,
+    titled,
+    verdict,
+    versus,
+)
 
 
 def sampled(measure: Measure) -> bool:
@@ -32,6 +41,7 @@ def _card(name: str, measure: Measure, cast: Mapping[str, Look]) -> Markup:
     plot = distributions.draw(name, measure, cast)
     how = titled(measure.how)
     how += "." if how and how[-1] not in ".!?" else ""
+    how += " The axis is logarithmic." if distributions.scale_of(measure).log else ""
     if measure.overhead is not None:
         how += f" Measuring took {amount(measure.overhead, measure.unit)}."
     return tables.card(measure.title, plot, _verdicts(measure, cast), tag("p", how, class_="how"))
@@ -79,7 +89,7 @@ def _counted(measure: Measure, form: str, first: str) -> Markup:
     if form not in measure.intervals:
         return Markup(DASH)
     found = verdict(measure, versus(measure, form, first)) if form != first else ""
-    note = tag("small", found) if found and found != "too few samples" else None
+    note = tag("small", found) if found and found not in UNTESTED else None
     return join(estimate(measure.intervals[form], measure.unit), note)
 
 

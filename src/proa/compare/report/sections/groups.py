@@ -19,6 +19,10 @@ def of(report: Report, group: str) -> list[Measure]:
     return [measure for measure in report.measures if measure.group == group]
 
 
+_READ_DOWN = "Read downward: the medians of warm starts, counted from the request. "
+_READ_DOWN += "The axis is logarithmic where forms are far apart."
+
+
 def start(report: Report, cast: Mapping[str, Look]) -> Markup | None:
     """How long until it answers."""
     measures = of(report, "time")
@@ -31,14 +35,22 @@ def start(report: Report, cast: Mapping[str, Look]) -> Markup | None:
     lead += "middle half of them, the bar the median and where it lies. Words compare with the "
     lead += f"{next(iter(cast.values())).noun}."
     shown = (
-        tables.card("A start, milestone by milestone", plot, _moments(report, cast), wide=True)
+        tables.card("A start, milestone by milestone", plot,
+                    tag("p", _READ_DOWN, class_="how"), _moments(report, cast), wide=True)
         if plot else None
     )  # fmt: skip
     return tables.section(
         "start", "Start", lead, shown, figures.cards("start", telling(measures), cast),
+        _seen_once(telling(measures), cast),
         tables.fold("Every milestone", further) if further else None,
         figures.folded("Every figure of a start", measures, cast),
     )  # fmt: skip
+
+
+def _seen_once(measures: Sequence[Measure], cast: Mapping[str, Look]) -> Markup | None:
+    """What has no distribution to draw."""
+    once = [measure for measure in measures if measure.intervals and not figures.sampled(measure)]
+    return figures.side_by_side("Taken once", once, cast) if once else None
 
 
 def _moments(report: Report, cast: Mapping[str, Look]) -> Markup:
@@ -62,10 +74,9 @@ def cost(report: Report, cast: Mapping[str, Look]) -> Markup | None:
     stack = None
     if plot:
         stack = tables.card("Where the memory is", plot, _parts(report, cast), wide=True)
-    counted_only = [m for m in measures if not figures.sampled(m)]
     return tables.section(
         "cost", "Cost", lead, stack, figures.cards("cost", measures, cast),
-        figures.side_by_side("Counted once", counted_only, cast) if counted_only else None,
+        _seen_once(measures, cast),
         figures.folded("Every figure of cost", measures, cast),
     )  # fmt: skip
 
@@ -75,7 +86,7 @@ def _parts(report: Report, cast: Mapping[str, Look]) -> Markup:
         tag("div", tag("h4", tables.named(cast[key])),
             tag("ul", [_part(letter, part) for letter, part in memory.ordered(parts)],
                 class_="parts"))
-        for key, parts in report.memory.items() if key in cast and parts
+        for key in cast if (parts := report.memory.get(key))
     ]  # fmt: skip
     return tag("div", lists, class_="columns")
 
@@ -90,23 +101,35 @@ def _part(letter: str, part: Part) -> Markup:
 def size(report: Report, cast: Mapping[str, Look]) -> Markup | None:
     """How large it is, and where the bytes went."""
     measures = of(report, "size")
-    known = {key: parts for key, parts in report.ledgers.items() if parts}
+    known = _ledgers(report, cast)
     if not measures and not known:
         return None
     top = max((part.bytes for parts in known.values() for part in parts), default=0)
     shown = []
-    for number, (key, parts) in enumerate(known.items()):
-        look = cast.get(key)
-        title = tables.named(look) if look else key
-        words = f"Where the bytes went: {look.title if look else key}"
-        plot = ledger.draw(f"ledger-{number}", words, look, parts, top)
+    for number, (keys, parts) in enumerate(known.items()):
+        names = [cast[key].title if key in cast else key for key in keys]
+        words = f"Where the bytes went: {' and '.join(names)}"
+        plot = ledger.draw(f"ledger-{number}", words, cast.get(keys[0]), parts, top)
         total = amount(sum(part.bytes for part in parts), "bytes")
+        marked = [tables.named(cast[key]) if key in cast else key for key in keys]
+        title = tag("span", *([name, " "] for name in marked))
         head = join(title, tag("span", total, class_="total"))
         shown.append(tables.card(head, plot, _ledger_table(words, parts)))
     table = figures.side_by_side("Sizes of each form", measures, cast) if measures else None
     lead = "Counted, not sampled: the bytes of files, as blocks on disk unless said otherwise."
     bars = join(tag("h3", "Where the bytes went"), tag("div", shown, class_="cards uneven"))
     return tables.section("size", "Size", lead, table, bars if shown else None)
+
+
+def _ledgers(report: Report, cast: Mapping[str, Look]) -> dict[tuple[str, ...], Sequence[Part]]:
+    """Ledgers in the forms' order; forms whose ledgers are the same stand together."""
+    order = [*(key for key in cast if key in report.ledgers),
+             *(key for key in report.ledgers if key not in cast)]  # fmt: skip
+    together: dict[tuple[Part, ...], list[str]] = {}
+    for key in order:
+        if report.ledgers[key]:
+            together.setdefault(tuple(report.ledgers[key]), []).append(key)
+    return {tuple(keys): parts for parts, keys in together.items()}
 
 
 def _ledger_table(caption: str, parts: Sequence[Part]) -> Markup:
@@ -126,7 +149,8 @@ def work(report: Report, cast: Mapping[str, Look]) -> Markup | None:
     first = next(iter(cast.values()))
     plot = ratios.draw("work-ratios", f"Work done, compared with: {first.title}",
                        f"like the {short(first.noun)}", ratios.rows(measures, cast))  # fmt: skip
-    lead = "Each mark is a ratio of medians with its interval; to the right is better. "
+    lead = "Each mark is a ratio of medians with its interval; to the right is better, "
+    lead += "on a logarithmic axis. "
     lead += "A pale mark is one that could not be told from the line."
     shown = tables.card("Work done, side by side", plot, wide=True) if plot else None
     cards = figures.cards("work", measures, cast)

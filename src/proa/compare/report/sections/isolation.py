@@ -51,7 +51,7 @@ def badge(kind: str, words: str) -> Markup:
 
 
 def _scores(scores: Mapping[str, Mapping[str, float]], cast: Mapping[str, Look]) -> Markup:
-    known = {key: found for key, found in scores.items() if key in cast}
+    known = {key: scores[key] for key in cast if key in scores}
     rows: list[Sequence[Child]] = [
         (axis, *(f"{found[axis]:.0f}" if axis in found else DASH for found in known.values()))
         for axis in (*AXES, "total")

@@ -6,13 +6,11 @@ import re
 from collections.abc import Mapping
 
 from proa.compare.record import Form, Measure, Report
-from proa.compare.report.headline import MEMORY, START, pick, sentences, tally
+from proa.compare.report.headline import MEMORY, SIZE, START, pick, sentences, tally
 from proa.compare.report.looks import Look
 from proa.compare.report.markup import Child, Markup, join, tag
 from proa.compare.report.plots.canvas import key, short
 from proa.compare.report.words import amount, counted, titled, verdict, versus
-
-SIZE = ("size.disk", "size.unpacked", "size.")
 
 
 def draw(report: Report, cast: Mapping[str, Look]) -> Markup:
@@ -125,9 +123,9 @@ def _work_tile(report: Report, cast: Mapping[str, Look]) -> Markup | None:
 
 def _isolation_tile(report: Report, cast: Mapping[str, Look]) -> Markup | None:
     rows = [
-        _entry(cast[form], f"{found['total']:.0f}")
-        for form, found in report.isolation.scores.items()
-        if form in cast and "total" in found
+        _entry(look, f"{report.isolation.scores[form]['total']:.0f}")
+        for form, look in cast.items()
+        if "total" in report.isolation.scores.get(form, {})
     ]
     probes = counted(len(report.isolation.lines), "probe")
     return _tile("Isolation", rows, f"of 100, by {probes} from inside; findings, not a test")
