@@ -65,6 +65,7 @@ struct step {
 };
 void step_find(const struct step *step);        /* each adds its fields to the answer */
 void step_look(const struct step *step);
+void step_time(const struct step *step);
 void step_drop(const struct step *step);
 void step_load(const struct step *step);
 void step_reach(const struct step *step);

@@ -25,16 +25,31 @@ static bool is_ordinary(dev_t device)
 		|| kind == 136;
 }
 
-/* A floppy drive would start, a disc be sought. */
+/* Whether the driver of a miscellaneous device is there; else opening would have it loaded. */
+static bool is_loaded(dev_t device)
+{
+	enum { MISCELLANEOUS = 10 };
+	unsigned int number;
+	char text[128];
+	bool found = major(device) != MISCELLANEOUS;
+	FILE *file = fopen("/proc/misc", "re");
+	while (file && !found && fgets(text, sizeof(text), file))
+		found = sscanf(text, "%u", &number) == 1 && number == minor(device);
+	if (file)
+		fclose(file);
+	return found;
+}
+
+/* Not of a floppy drive, which would start, nor of a disc, which would be sought. */
 static bool is_harmless(const char *path, const struct stat *status)
 {
 	enum { FLOPPY = 2, DISC = 11 };
-	static const char *const names[] = { "mem", "kmsg", "port", "kvm", "fuse", "tun", "loop-control", "mapper",
-		"btrfs-control", "vhost-net", "vhost-vsock", "vsock", "userfaultfd", "udmabuf", "rfkill" };
+	static const char *const names[] = { "mem", "kmsg", "port", "kvm", "fuse", "tun", "loop-control", "btrfs-control",
+		"vhost-net", "vhost-vsock", "vsock", "userfaultfd", "udmabuf", "rfkill" };
 	const char *name = strrchr(path, '/') + 1;
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
 		if (strcmp(name, names[i]) == 0)
-			return true;
+			return is_loaded(status->st_rdev);
 	return S_ISBLK(status->st_mode) && major(status->st_rdev) != FLOPPY && major(status->st_rdev) != DISC;
 }
 

@@ -192,7 +192,7 @@ int step_main(int count, char **arguments)
 	static const struct stepping steps[] = {
 		{ "pulse", step_pulse }, { "cpu", step_cpu }, { "memory", step_memory },
 		{ "processes", step_processes }, { "files", step_files }, { "disk", step_disk }, { "find", step_find },
-		{ "look", step_look }, { "drop", step_drop }, { "load", step_load }, { "reach", step_reach },
+		{ "look", step_look }, { "time", step_time }, { "drop", step_drop }, { "load", step_load }, { "reach", step_reach },
 	};
 	struct step step = { .ms = 300, .most = 256, .hold = 1, .path = "/" };
 	const struct option options[] = {

@@ -156,11 +156,19 @@ def test_a_hosts_directory_with_an_engines_socket(
     assert worse(found, {"container": container, "vm": vm}[form]) == expected
 
 
+def both_ways(one: Probe, other: Probe) -> tuple[bool | None, bool | None]:
+    """Whether a page came with the other's reading: by mincore, and by the time it takes."""
+    [found] = one.ask("isolation", "do", "find")
+    word = f"path={found['path']}"
+    return trials.by_mincore((one, other), word), trials.by_time((one, other), word)
+
+
 def test_a_page_read_by_one_container_is_in_the_memory_of_the_other(client: Client) -> None:
     """And its disk is the host's, its name on the network answers, its processes are bounded."""
     limits = dict(trials.LIMITS)
     with probe(client, "container", **limits) as one, probe(client, "container", **limits) as other:
         assert trials.cache(one, other).outcome == "open"
+        assert both_ways(one, other) == (True, True)
         assert trials.reach(one, other).outcome == "open"
         hogs = {hog.step: hog for hog in trials.HOGS}
         assert trials.exhaust(one, other, hogs["disk"]).outcome == "open"
@@ -171,6 +179,7 @@ def test_a_page_read_by_one_vm_is_not(client: Client) -> None:
     """Each has a page cache and a disk of its own; below, the host has the same files open."""
     with probe(client, "vm") as one, probe(client, "vm") as other:
         assert trials.cache(one, other).outcome == "closed"
+        assert both_ways(one, other) == (False, False)
         hog = next(hog for hog in trials.HOGS if hog.step == "disk")
         assert "a file system of its own" in trials.exhaust(one, other, hog).evidence
         disks = [host.files(main_process(one)), host.files(main_process(other))]

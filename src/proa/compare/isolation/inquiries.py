@@ -109,7 +109,7 @@ SIGHT = (
             "a connection to a port nobody listens on: refused by one who is there", 1, "said"),
     Inquiry("sight.cache", "what a neighbour has read",
             "a page of a file of the image: dropped, read by one, looked for by the other "
-            "(mincore)", 2, "said"),
+            "(mincore, else time)", 2, "said"),
     Inquiry("sight.clock", "a clock fine enough for timing channels",
             "the least step of CLOCK_MONOTONIC", 0.5, "said"),
 )  # fmt: skip

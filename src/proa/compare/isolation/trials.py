@@ -6,6 +6,7 @@ Everything is bounded, and gone with the process that took it.  The instances sh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ TRIES = 4  # while it seems to suffer: noise passes, what is felt stays
 BEFORE = ("lead=250", "ms=200")
 MEANWHILE = ("lead=150", "ms=250")
 FELT, HARD = 0.5, 0.25  # share of its rate a neighbour keeps: above is noise, below is hardship
+ROUNDS, APART = 7, 3  # of timing a page; times between one on disk and one in memory
 UNLIMITED = 0.7  # nothing was felt, but no limit was met either
 
 
@@ -92,17 +94,58 @@ def cache(probe: Probe, neighbour: Probe) -> Answer:
     path = answers.text(_step(probe, "find"), "path")
     if not path:
         return Answer("not tried", "the image has no file large enough", 0.0)
-    word = f"path={path}"
-    for one in (probe, neighbour):
-        _step(one, "drop", word)
-    if answers.text(_step(neighbour, "look", word), "seen") != "no":
-        return Answer("not tried", f"{path} does not leave memory, or mincore does not tell", 0.0)
-    _step(probe, "load", word)
-    if answers.text(_step(probe, "look", word), "seen") != "yes":
-        return Answer("not tried", f"{path} was read and is not in memory", 0.0)
-    if answers.text(_step(neighbour, "look", word), "seen") == "yes":
+    pair = (probe, neighbour)
+    came = by_mincore(pair, f"path={path}")
+    came = by_time(pair, f"path={path}") if came is None else came
+    if came is None:
+        return Answer("not tried", f"{path} does not leave memory, or nothing tells", 0.0)
+    if came:
         return Answer("open", f"{path} came to memory when a neighbour read it", 0.0)
     return Answer("closed", f"{path} was read by a neighbour and is not in its memory", 1.0)
+
+
+def by_mincore(pair: tuple[Probe, Probe], word: str) -> bool | None:
+    """By mincore, whether a page comes with the other's reading.  None when it does not tell: it
+    must say that the page is gone when it was dropped, and there once the neighbour has read it."""
+
+    def seen() -> bool:
+        return answers.text(_step(pair[1], "look", word), "seen") == "yes"
+
+    _dropped(pair, word)
+    if seen():
+        return None
+    _step(pair[1], "load", word)
+    if not seen():
+        return None
+    _dropped(pair, word)
+    _step(pair[0], "load", word)
+    return seen()
+
+
+def by_time(pair: tuple[Probe, Probe], word: str) -> bool | None:
+    """The same by time: three times nearer to what one in memory takes, or to what one on disk
+    does.  None when there is too little between the two."""
+
+    def took() -> float:
+        return answers.number(_step(pair[1], "time", word), "ns", 1)
+
+    near, far = 0, 0
+    for _ in range(ROUNDS):
+        _dropped(pair, word)
+        gone, there = took(), took()
+        _dropped(pair, word)
+        _step(pair[0], "load", word)
+        came = took() < math.sqrt(gone * there)
+        if gone > APART * there:
+            near, far = near + came, far + (not came)
+        if max(near, far) >= 3:
+            return near > far
+    return None
+
+
+def _dropped(pair: tuple[Probe, Probe], word: str) -> None:
+    for one in pair:
+        _step(one, "drop", word)
 
 
 def _felt(kept: float, met: str, limited: bool) -> Answer:
