@@ -52,7 +52,7 @@ class FakeInstance:
         self.name = name
         self.body = body
         self.spec = request.merge(body, {}, self.id)
-        self.record = SimpleNamespace(volumes=[])
+        self.record = SimpleNamespace(volumes=[], advice={})
         self.tty = self.spec.process.terminal
         self.isolation = self.spec.isolation
         self.image_id, self.image_name = IMAGE_ID, str(body["Image"])
