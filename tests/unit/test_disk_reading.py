@@ -349,10 +349,12 @@ def test_it_travels_as_json() -> None:
 
 
 def test_described_for_people() -> None:
-    text = "\n".join(described(read(enabled(nginx="", ssh="", docker=""))))
-    assert "nginx (service, /lib/systemd/system/nginx.service)" in text
-    assert "stays in the vm: it makes containers itself" in text
-    assert "of the machine itself: ssh" in text
+    lines = list(described(read(enabled(nginx="", ssh="", docker=""))))
+    assert lines[0] == "services that could be split off"
+    assert f"  nginx: {WANTS}/nginx.service" in lines
+    assert "      ports: 80/tcp (a guess: the usual one)" in lines
+    assert "      it makes containers itself (/lib/systemd/system/docker.service)" in lines
+    assert lines[-2:] == ["services of the machine itself", "  ssh"]
 
 
 # -- other systems ---------------------------------------------------------------------------------

@@ -62,37 +62,14 @@ def _titles(form: str) -> Iterator[tuple[str, str]]:
         yield from ((f"only a {one}", one) for one in _OTHERS)
 
 
-_ROLES = (
-    ("part", "services that could be split off it"),
-    ("kernel", "services bound to its kernel, which stay"),
-    ("machine", "services of the machine itself"),
-)
+def _machine(told: dict[str, Any]) -> Iterator[str]:
+    """The services found on a disk: units, ports, data, configuration, what each uses."""
+    from proa.advice.disk import facts
+    from proa.advice.disk.machine import load
 
-
-def _machine(machine: dict[str, Any]) -> Iterator[str]:
-    """The services found on a disk: unit, ports, data, configuration."""
-    for role, title in _ROLES:
-        found = [one for one in machine["services"] if one["role"] == role]
-        if found:
-            yield f"  {title}"
-        if role == "machine":
-            yield from _wrapped(", ".join(one["name"] for one in found), "    ")
-            continue
-        for one in found:
-            yield from _wrapped(f"{one['name']}: {one['enabled']}", "    ")
-            ports = [
-                f"{port['port']}/{port['protocol']}{'' if port['sure'] else ' (guessed)'}"
-                for port in one["ports"]
-            ]
-            for what, items in (
-                ("ports", ports), ("data", [item["value"] for item in one["data"]]),
-                ("configuration", one["configuration"]),
-                ("risks", [item["value"] for item in one["risks"]]),
-            ):  # fmt: skip
-                if items:
-                    yield from _wrapped(f"{what}: {', '.join(map(str, items))}", " " * 8)
-    for problem in machine["problems"]:
-        yield from _wrapped(f"note: {problem}", "  ")
+    for line in facts.described(load(told)):
+        text = line.lstrip()
+        yield from _wrapped(text, " " * (2 + len(line) - len(text)))
 
 
 def _reason(one: dict[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from proa.advice.disk import products
-from proa.advice.disk.machine import Found, Listening, Machine
+from proa.advice.disk.machine import Found, Listening, Machine, Service
 from proa.advice.facts import Fact, Facts
 
 _Row = tuple[str, bool | int | str | tuple[str, ...], str]
@@ -83,32 +83,43 @@ def _first(sources: list[str]) -> str:
     return sources[0] + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
 
 
+_TITLES = (
+    ("part", "services that could be split off"),
+    ("kernel", "services bound to its kernel, which stay in the vm"),
+)
+
+
 def described(machine: Machine) -> Iterator[str]:
     """The services found, for people: units, ports, data, configuration, needs, risks."""
-    for service in machine.services:
-        if service.role == "machine":
-            continue
-        ports = ", ".join(_port(item) for item in service.ports)
-        yield f"{service.name} ({service.kind}, {service.source})"
-        if service.product:
-            version = f" {service.version.value}" if service.version else ""
-            yield f"    is {service.product}{version}"
-        yield from (f"    {line}" for line in (
-            f"ports: {ports}" if ports else "",
-            f"when: {service.when}" if service.when else "",
-            *(f"data: {_sized(machine, item)}" for item in service.data),
-            *(f"configuration: {path}" for path in service.configuration[:8]),
-            *(f"uses {need.service}: {need.why} ({need.source})" for need in service.needs),
-            *(f"stays in the vm: {risk.value} ({risk.source})" for risk in service.risks[:3]),
-        ) if line)  # fmt: skip
-    others = [item.name for item in machine.role("machine")]
+    for role, title in _TITLES:
+        found = machine.role(role)
+        if found:
+            yield title
+        for service in found:
+            yield f"  {service.name}: {service.enabled}"
+            yield from (f"      {line}" for line in _details(machine, service) if line)
+    others = ", ".join(item.name for item in machine.role("machine"))
     if others:
-        yield f"of the machine itself: {', '.join(others)}"
+        yield from ("services of the machine itself", f"  {others}")
+    yield from (f"note: {problem}" for problem in machine.problems)
+
+
+def _details(machine: Machine, service: Service) -> Iterator[str]:
+    version = f" {service.version.value}" if service.version else ""
+    yield f"is {service.product}{version}" if service.product else f"runs {service.command}"
+    ports = ", ".join(map(_port, service.ports))
+    yield f"ports: {ports}" if ports else ""
+    yield f"when: {service.when}" if service.when else ""
+    yield from (f"data: {_sized(machine, item)}" for item in service.data)
+    settings = ", ".join(service.configuration[:8])
+    yield f"configuration: {settings}" if settings else ""
+    yield from (f"uses {need.service}: {need.why} ({need.source})" for need in service.needs)
+    yield from (f"{risk.value} ({risk.source})" for risk in service.risks[:3])
 
 
 def _port(item: Listening) -> str:
     where = f"{item.address}:" if item.address else ""
-    return f"{where}{item} ({item.source})"
+    return f"{where}{item} ({item.source if item.sure else 'a guess: the usual one'})"
 
 
 def _sized(machine: Machine, found: Found) -> str:
