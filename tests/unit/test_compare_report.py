@@ -335,3 +335,10 @@ def test_against_nothing_there_is_no_factor(form: str, other: str, word: str) ->
     told = Difference("vm", "container", 0.0, 0.0, 0.0, 0.001, "higher")
     measure = Measure("k", "size", "T", "bytes", "lower", "", {}, differences=(told,))
     assert words.verdict(measure, words.versus(measure, form, other)) == word
+
+
+def test_a_form_that_is_there_twice_is_told_apart() -> None:
+    again = replace(reports.FORMS[0], key="container-2", title="Container (2)")
+    cast = looks((reports.FORMS[0], again))
+    assert [look.noun for look in cast.values()] == ["container", "container 2"]
+    assert len({look.slot for look in cast.values()}) == 2

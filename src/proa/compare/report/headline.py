@@ -92,18 +92,22 @@ def _claim(report: Report, cast: Mapping[str, Look], claim: Claim) -> str:
     first, *others = (look for key, look in cast.items() if key in whole)
     clauses = []
     alike = []
+    few = False
     for other in others:
         found = versus(measure, first.key, other.key)
         if found and differs(found):
             clauses.append(_clause(measure, found, claim, other))
-        elif found and found.verdict == "no difference":
+        elif found and found.verdict == "no difference" and claim is not _DISK:
             alike.append(other)
+        few = few or bool(found and found.verdict == "too few samples")
     told = ""
     if clauses:
         told = f"{claim.subject.format(first.noun)} {claim.verb} {_listed(clauses)}."
     if alike:
         names = _listed([f"the {look.noun}" for look in (first, *alike)])
         told = f"{told} No difference was found between {names} in {claim.plural}."
+    if few and not told and claim is _STARTS:
+        return "Too few starts were measured to tell the forms apart."
     return told.strip()
 
 

@@ -39,6 +39,14 @@ def looks(forms: Iterable[Form]) -> dict[str, Look]:
     found = {}
     for form in forms:
         title = clean(form.title, 80) or clean(form.key, 80)
-        slot, noun = _KNOWN.get(form.key) or (next(free, len(GLYPHS) - 1), clean(form.title, 40))
+        slot, noun = _KNOWN.get(form.key) or (next(free, len(GLYPHS) - 1), _noun(form))
         found[form.key] = Look(form.key, title, noun, slot, GLYPHS[slot], PAINTS[slot])
     return found
+
+
+def _noun(form: Form) -> str:
+    """What a form of no fixed look is called; `container-2` is one of the known, once more."""
+    name, _, again = form.key.rpartition("-")
+    if name in _KNOWN and again.isdigit():
+        return f"{_KNOWN[name][1]} {again}"
+    return clean(form.title, 40)

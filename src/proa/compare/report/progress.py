@@ -93,6 +93,8 @@ class Progress:
     def _left(self) -> str:
         """What is left, once it can be guessed."""
         if self._known_left is not None:
+            if self._known_left < 1:
+                return ""
             return f"  about {clock_words(self._known_left)} left"
         if not self._total or self._done < _TELL_FROM or self._done >= self._total:
             return ""
