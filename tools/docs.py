@@ -2,8 +2,8 @@
 
 Runs `proa compare` on a few images of ours, keeps the reports in docs/concepts/figures, draws their
 figures there and writes their numbers into the pages.  `--keep` draws and writes from the reports
-that are kept.  KERNELS is a directory with kernels to try; without it those installed are.  The
-engine is one of its own, below build/docs.
+that are kept.  KERNELS is a directory with kernels to try.  The engine is one of its own, below
+build/docs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "concepts"
 FIGURES = PAGES / "figures"
 ENGINE = ROOT / "build" / "docs"
-KERNELS = ROOT / "build" / "test-kernels"
+PREPARED = ROOT / "build" / "test-kernels"
+KERNELS = os.environ.get("KERNELS", "")
 DRAWN = "web"  # the report whose figures the pages show
 RUN_SECONDS = 1200.0
 SHORT = 4  # a host's name of so few letters is a word of every report
@@ -66,7 +67,7 @@ def web() -> None:
 
 RUNS: dict[str, Run] = {
     "small": Run("small", small, ("--only", "size,time", "--quick")),
-    "web": Run(demo.IMAGE, web, ("--kernels", os.environ.get("KERNELS") or "installed")),
+    "web": Run(demo.IMAGE, web, ("--kernels", KERNELS) if KERNELS else ()),
 }
 
 
@@ -74,9 +75,9 @@ RUNS: dict[str, Run] = {
 def engine() -> Iterator[None]:
     """An engine of our own, stopped at the end; its images are kept for the next time."""
     root = ENGINE / "root"
-    if KERNELS.is_dir() and not (root / "vm/kernels").exists():
+    if PREPARED.is_dir() and not (root / "vm/kernels").exists():
         (root / "vm").mkdir(parents=True, exist_ok=True)
-        subprocess.run(["cp", "-r", KERNELS, root / "vm/kernels"], check=True)
+        subprocess.run(["cp", "-r", PREPARED, root / "vm/kernels"], check=True)
     os.environ["PROA_ROOT"] = str(root)
     os.environ.pop("PROA_HOST", None)
     try:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from proa.advice import elf
+from proa.compare import portability
+from proa.compare.options import Options as ComparisonOptions
 from proa.compare.portability import kernel_use, programs, trials
 from proa.compare.portability.watching import Call, Seen
 from proa.errors import Invalid
@@ -158,3 +160,11 @@ def test_kernels_are_found(tmp_path: Path) -> None:
     assert trials.kernels([str(two), str(tmp_path / "a")]) == [two, one]
     with pytest.raises(Invalid, match="no kernel at"):
         trials.kernels([str(tmp_path / "c")])
+    assert portability.kernels_for("disk", None) == ()
+    with pytest.raises(Invalid, match="boots the kernel it holds"):
+        portability.kernels_for("disk", (str(tmp_path),))
+
+
+def test_kernels_are_looked_for_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="no kernel at"):
+        ComparisonOptions("image", kernels=(str(tmp_path),)).check()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proa.compare import forms, rounds, statistics
+from proa.compare import forms, portability, rounds, statistics
 from proa.errors import Invalid
 
 GROUPS = ("size", "time", "cost", "work", "isolation", "portability")
@@ -59,6 +59,7 @@ class Options:
         low, high = CONFIDENCES
         if not low <= self.confidence <= high:
             raise Invalid(f"a confidence of '{self.confidence}' is not {low} to {high}")
+        portability.kernels_for(self.kind, self.kernels)
         bounds = {
             "--rounds": (self.rounds, 0, 1000),
             "--port": (self.port, 0, 65535),

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from proa.compare.portability.gathering import Options as Options
 from proa.compare.portability.gathering import gather as gather
+from proa.compare.portability.gathering import kernels_for as kernels_for
 
-__all__ = ["Options", "gather"]
+__all__ = ["Options", "gather", "kernels_for"]

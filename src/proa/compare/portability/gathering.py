@@ -56,9 +56,7 @@ def gather(
     Raises Invalid for a path of `kernels` without one, before anything else is done.
     """
     image = options.subject.kind == IMAGE
-    if options.kernels is not None and not image:
-        raise Invalid("a disk boots the kernel it holds", hint="leave --kernels out")
-    kernels = () if options.kernels is None else trials.kernels(options.kernels)
+    kernels = kernels_for(options.subject.kind, options.kernels)
     runs = Runs(client, options, told)
     if image:
         for form in forms:
@@ -71,6 +69,15 @@ def gather(
     found = runs.programs() if image else None
     evidence = hosts.Evidence(found, runs.seen, runs.level, client.call("GET", "/proa/isolations"))
     return Portability(hosts.needs(evidence, forms), tuple(runs.tried))
+
+
+def kernels_for(kind: str, named: tuple[str, ...] | None) -> Sequence[Path]:
+    """The kernels that are to be tried.  Raises Invalid when there are none, or no sense in it."""
+    if named is None:
+        return ()
+    if kind != IMAGE:
+        raise Invalid("a disk boots the kernel it holds", hint="leave --kernels out")
+    return trials.kernels(named)
 
 
 @dataclass

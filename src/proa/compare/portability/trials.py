@@ -25,10 +25,10 @@ CANNOT_RUN, NOT_FOUND = 126, 127
 def kernels(named: Sequence[str]) -> list[Path]:
     """The kernels at these paths: a vmlinuz, a directory with some, or one of unpacked packages.
 
-    Without paths those installed.  Raises Invalid for a path with none.
+    Without paths those installed.  Raises Invalid where there is none.
     """
     found: dict[Path, None] = {}
-    for path in map(Path, named):
+    for path in map(Path, named or (str(INSTALLED),)):
         here = list(_kernels_at(path))
         if not here:
             raise Invalid(
@@ -36,7 +36,7 @@ def kernels(named: Sequence[str]) -> list[Path]:
                 hint="name a vmlinuz, or a directory with boot/vmlinuz-RELEASE and lib/modules",
             )
         found |= dict.fromkeys(here)
-    return list(found) if named else list(_kernels_at(INSTALLED))
+    return list(found)
 
 
 def _kernels_at(path: Path) -> Iterator[Path]:
