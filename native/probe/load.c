@@ -75,6 +75,7 @@ static void finish(struct load *load, struct asker *asker, uint64_t now)
 {
 	bool good = asker->reply.state == REPLY_DONE && asker->reply.status >= 200 && asker->reply.status < 400;
 	asker->asked = false;
+	load->clock_reads += 2;         /* of this and of its begin; waiting costs the server nothing */
 	*(good ? &load->good : &load->bad) += 1;
 	if (good)
 		histogram_add(&load->times, now - asker->since);
@@ -104,7 +105,6 @@ static void receive(struct load *load, struct asker *asker)
 	uint64_t before = asker->reply.body;
 	size_t taken = reply_take(&asker->reply, bytes, (size_t)got);
 	load->body += asker->reply.body - before;
-	load->clock_reads++;
 	if (taken < (size_t)got)        /* more than it was asked for */
 		asker->reply.state = REPLY_BROKEN;
 	if (asker->reply.state == REPLY_DONE || asker->reply.state == REPLY_BROKEN)
@@ -136,7 +136,6 @@ static bool run(struct load *load, struct asker *askers)
 		for (int i = 0; i < ready; i++)
 			receive(load, events[i].data.ptr);
 		now = now_ns();
-		load->clock_reads += 2;
 		if (now >= load->until)
 			return true;
 		if (ready > 0 || load->rate)

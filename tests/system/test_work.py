@@ -16,7 +16,7 @@ import pytest
 from proa.client import Client
 from proa.compare import readiness, work
 from proa.compare.probe import Probe
-from proa.errors import Conflict, IsolationError, Timeout, Unsupported
+from proa.errors import Conflict, Corrupt, IsolationError, ProaError, Timeout, Unsupported
 from tests.conftest import ISOLATIONS
 from tests.support.engine import EngineProcess
 from tests.support.instances import eventually
@@ -121,24 +121,36 @@ def test_an_echo_comes_back(probe: Probe) -> None:
 
 
 def test_a_known_delay_is_the_latency(probe: Probe) -> None:
-    """Answers wait 20 ms: the median is that and at most half more, a guest's timers being coarse;
-    four connections get at most 50 answers a second each."""
+    """Answers wait 20 ms: never less; the median is at most half more, a guest's timers being
+    coarse, once nothing else keeps the processors busy.  Four connections get at most 50 answers a
+    second each."""
     probe.begin("serve", "port=8201", f"delay_ms={DELAY_MS}")
     readiness.port_open(probe.address, 8201, 10)
-    line = work.load(f"{probe.address}:8201", "connections=4", ms=600)
-    assert DELAY_MS <= line["p50_ns"] / 1e6 <= 1.5 * DELAY_MS
-    assert 4 * 1000 / DELAY_MS / 1.6 <= line["requests_per_second"] <= 4 * 1000 / DELAY_MS
-    assert line["count"] == round(line["requests_per_second"] * line["seconds"])
+
+    def near() -> bool:
+        line = work.load(f"{probe.address}:8201", "connections=4", ms=400)
+        assert line["min_ns"] / 1e6 >= DELAY_MS
+        assert line["requests_per_second"] <= 4 * 1000 / DELAY_MS
+        assert line["count"] == round(line["requests_per_second"] * line["seconds"])
+        return bool(line["p50_ns"] / 1e6 <= 1.5 * DELAY_MS)
+
+    eventually(near, 15, "20 ms were never seen as less than 30")
 
 
 def test_who_opens_late_is_ready_late(probe: Probe) -> None:
-    """A port that opens 400 ms after the asking; half a second of noise is allowed."""
-    before = time.monotonic_ns()
-    probe.begin("serve", "port=8202", "after_ms=400")
-    opened = readiness.port_open(probe.address, 8202, 10)
-    replied = readiness.first_reply(probe.address, 8202, 10)
-    assert 400 <= (opened - before) / 1e6 <= 900
-    assert opened < replied
+    """A port that opens 400 ms after the asking: not before, and within half a second after when
+    the machine is quiet."""
+    ports = iter(range(8210, 8300))
+
+    def near() -> bool:
+        port, before = next(ports), time.monotonic_ns()
+        probe.begin("serve", f"port={port}", "after_ms=400")
+        opened = readiness.port_open(probe.address, port, 10)
+        assert (opened - before) / 1e6 >= 400
+        assert opened < readiness.first_reply(probe.address, port, 10)
+        return (opened - before) / 1e6 <= 900
+
+    eventually(near, 15, "400 ms were never seen as less than 900")
 
 
 def test_questions_the_probe_does_not_know(probe: Probe) -> None:
@@ -167,3 +179,22 @@ def test_a_root_that_cannot_be_written(client: Client, isolation: str) -> None:
         assert "no directory on a disk can be written here" in error.message
     with pytest.raises(Conflict):
         probe.ask("work", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ("yes", Corrupt),
+        ("yes 1>&2", Timeout),
+        ("echo '{\"probe\":1}'; sleep 60", Timeout),
+        ("echo not json", Corrupt),
+        ("exit 3", IsolationError),
+    ],
+)
+def test_an_instance_that_answers_as_it_likes(
+    client: Client, script: str, error: type[ProaError]
+) -> None:
+    with Probe(client, "busy", isolation="container") as probe:
+        probe.program = "/bin/sh"
+        with pytest.raises(error):
+            probe.ask("-c", script, seconds=1)

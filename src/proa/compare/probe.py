@@ -23,7 +23,15 @@ from proa.client.connection import image_path, instance_path
 from proa.client.sdk import Client, Instance
 from proa.client.streams import STDOUT, Demultiplexer
 from proa.compare import answers
-from proa.errors import Conflict, Corrupt, HostError, IsolationError, Timeout, Unsupported
+from proa.errors import (
+    Conflict,
+    Corrupt,
+    HostError,
+    IsolationError,
+    ProaError,
+    Timeout,
+    Unsupported,
+)
 from proa.printable import clean
 
 DIRECTORY = "/.proa"
@@ -60,8 +68,8 @@ class Probe:
         self.client = client
         self._image, self._options = image, options
         self._instance: Instance | None = None
-        self._program = INSIDE
-        self.serving = False  # whether `serve` was begun in it
+        self.program = INSIDE  # its path inside
+        self.serving: int | ProaError | None = None  # the port of its server, or why there is none
 
     def __enter__(self) -> Probe:
         disk = bool(self._options.get("machine", {}).get("Disk"))
@@ -80,7 +88,7 @@ class Probe:
 
     def close(self) -> None:
         """Remove the instance; more than once is fine."""
-        instance, self._instance, self.serving = self._instance, None, False
+        instance, self._instance, self.serving = self._instance, None, None
         if instance is not None:
             instance.remove(force=True)
 
@@ -125,7 +133,7 @@ class Probe:
 
     def _exec(self, words: tuple[str, ...], *, attach: bool) -> str:
         body = {
-            "Cmd": [self._program, *words],
+            "Cmd": [self.program, *words],
             "AttachStdout": attach,
             "AttachStderr": attach,
         }
@@ -201,7 +209,7 @@ class Probe:
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.2)
-        self._program = COPIED
+        self.program = COPIED
 
 
 def _archive(path: Path) -> bytes:

@@ -20,6 +20,7 @@ from proa.printable import clean
 RETRY_SECONDS = 0.001  # after a refusal: the resolution of what is found
 _ATTEMPT_SECONDS = 0.01  # a connection that is not refused gets another beside it
 _ATTEMPTS = 32
+_REPLY_SECONDS = 5.0  # until it is asked again, on another connection
 _REPLY_BYTES = 64 * 1024
 _HEAD_WORDS = 2
 
@@ -48,7 +49,7 @@ def first_reply(address: str, port: int, timeout_seconds: float, path: str = "/"
         except Timeout:
             break
         with connected:
-            last = _status(connected, request.encode(), end)
+            last = _status(connected, request.encode(), min(end, time.monotonic() + _REPLY_SECONDS))
             moment = time.monotonic_ns()
         if last.isdigit() and int(last) < 400:
             return moment

@@ -21,10 +21,10 @@ from statistics import median
 from proa.compare import answers, readiness
 from proa.compare.probe import Probe, program
 from proa.compare.record import Measure
-from proa.errors import Corrupt, HostError, NotFound, ProaError, Unsupported
+from proa.errors import Corrupt, HostError, NotFound, ProaError, Timeout, Unsupported
 
 SAMPLE_MS = 300
-SERVE_PORT = 8099
+SERVE_PORT = 18099
 FILE_BYTES = 32 << 20
 _SERVE_SECONDS = 10.0
 _LOAD_SECONDS = 60.0
@@ -269,13 +269,23 @@ def _figure(row: Work, line: answers.Line) -> Taken:
     return Taken(value, cost / max(answers.number(line, "count"), 1) * 1000, line)
 
 
-def serve(probe: Probe, port: int = SERVE_PORT) -> int:
-    """The port of the small server inside, which is started at the first call."""
-    if not probe.serving:
-        probe.begin("serve", f"port={port}")
-        readiness.port_open(probe.address, port, _SERVE_SECONDS)
-        probe.serving = True
-    return port
+def serve(probe: Probe) -> int:
+    """The port of the small server inside, which is started at the first call.
+
+    Raises Unsupported, and at once when it did before, when nothing reaches it.
+    """
+    if probe.serving is None:
+        try:
+            probe.begin("serve", f"port={SERVE_PORT}")
+            readiness.port_open(probe.address, SERVE_PORT, _SERVE_SECONDS)
+            probe.serving = SERVE_PORT
+        except Timeout as error:
+            probe.serving = Unsupported(f"a server inside is not reached: {error.message}")
+        except ProaError as error:
+            probe.serving = error
+    if isinstance(probe.serving, ProaError):
+        raise probe.serving
+    return probe.serving
 
 
 def load(target: str, *words: str, ms: int = SAMPLE_MS) -> answers.Line:
