@@ -57,7 +57,9 @@ def headline(changes: Changes) -> str:
         return "Nothing could be tested against the earlier report."
     told = f"Of {counted(len(tested), 'figure')} {number or 'none'} changed beyond noise"
     parts = [f"{len(found)} {sort}" for sort, found in by_sort.items() if found]
-    return f"{told}: {', '.join(parts)}." if parts else f"{told}."
+    told = f"{told}: {', '.join(parts)}." if parts else f"{told}."
+    few = len(changes.measures) - len(tested)
+    return f"{told} Of {few} more there were too few samples." if few else told
 
 
 def sorted_changes(changes: Changes) -> dict[str, list[Change]]:

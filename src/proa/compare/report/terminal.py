@@ -70,7 +70,7 @@ def _forms(report: Report, cast: Mapping[str, Look], ink: Ink) -> Iterator[str]:
         look = cast[form.key]
         facts = [form.title, f"kernel {form.kernel}" if form.kernel else "", form.accelerator]
         facts.append(f"start: {form.start}" if form.start else "")
-        facts.append("measured for its start alone" if form.only_start else "")
+        facts.append("without work and isolation" if form.only_start else "")
         told = fit(", ".join(fact for fact in facts if fact), ink.width - wide - 6).rstrip()
         yield f"  {mark(look, ink)} {fit(look.noun, wide)}  {ink.faint(told)}"
 
@@ -125,6 +125,7 @@ def _row(measure: Measure, shown: Mapping[str, Look], table: _Table, ink: Ink) -
     else:
         yield "  " + fit(titled(measure.title), ink.width - 2)
         yield " " * table.first + figures
+    yield from _once(measure, ink)
     base = next(iter(shown))
     found = ["", *(_found(measure, key, base) for key in list(shown)[1:])]
     if any(found):
@@ -132,8 +133,15 @@ def _row(measure: Measure, shown: Mapping[str, Look], table: _Table, ink: Ink) -
         yield " " * table.first + ink.faint(words.rstrip())
 
 
+def _once(measure: Measure, ink: Ink) -> Iterator[str]:
+    """How a cost was come by that was not sampled: an extrapolation is called one."""
+    if measure.group == "cost" and all(len(values) < 2 for values in measure.samples.values()):
+        yield from (ink.faint(line) for line in ink.wrapped(measure.how, " " * _INDENT))
+
+
 def _stacked(measure: Measure, shown: Mapping[str, Look], ink: Ink) -> Iterator[str]:
     yield "  " + fit(titled(measure.title), ink.width - 2)
+    yield from _once(measure, ink)
     base = next(iter(shown))
     wide = min(max(len(look.noun) for look in shown.values()), 16)
     room = ink.width - wide - 8

@@ -97,7 +97,10 @@ def side_by_side(caption: str, measures: Sequence[Measure], cast: Mapping[str, L
     """Measures in rows, forms in columns; for what is counted rather than sampled."""
     cast = {key: look for key, look in cast.items() if any(key in m.intervals for m in measures)}
     rows = [
-        (measure.title, *(_counted(measure, key, next(iter(cast))) for key in cast))
+        (
+            tables.asked(measure.title, measure.how),
+            *(_counted(measure, key, next(iter(cast))) for key in cast),
+        )
         for measure in measures
     ]
     return tables.table(caption, ("Measure", *map(tables.brief, cast.values())), rows)

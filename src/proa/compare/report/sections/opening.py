@@ -60,7 +60,7 @@ def _legend(report: Report, cast: Mapping[str, Look]) -> Markup:
 def _details(form: Form) -> str:
     facts = [f"kernel {form.kernel}" if form.kernel else "", form.accelerator]
     facts.append(f"start: {form.start}" if form.start else "")
-    facts.append("its start alone was measured" if form.only_start else "")
+    facts.append("without work and isolation" if form.only_start else "")
     return ", ".join(fact for fact in facts if fact)
 
 
