@@ -170,7 +170,8 @@ def test_a_bar_of_parts_adds_up() -> None:
 
 
 def test_what_does_not_fit_a_ledger_is_summed() -> None:
-    parts = [replace(reports.full().ledgers["vm"][0], name=str(n), bytes=n) for n in range(1, 40)]
+    part = reports.full().ledgers["vm"][0]
+    parts = [replace(part, name=str(n), bytes=n) for n in range(1, 40)]
     shown = ledger.largest(parts, 12)
     assert len(shown) == 12 and sum(p.bytes for p in shown) == sum(range(1, 40))
     assert shown[-1].name == "28 smaller"
