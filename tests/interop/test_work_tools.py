@@ -134,7 +134,7 @@ def test_a_slow_disk_is_as_slow_as_it_is(require_program: Program, tmp_path: Pat
 # Writes into memory take fio longer than us unless it neither makes up data nor reads two clocks
 # for each; the last sync of a file is left out of its time, so there is none.
 FIO: dict[str, tuple[str, tuple[str, ...]]] = {
-    "disk-seq-write": ("write", ("--rw=write", "--bs=1m", "--fdatasync=4")),
+    "disk-seq-write": ("write", ("--rw=write", "--bs=1m", "--fdatasync=31", "--loops=4")),
     "disk-seq-read": ("read", ("--rw=read", "--bs=1m", "--invalidate=1")),
     "disk-rand-write": (
         "write", ("--rw=randwrite", "--bs=4k", "--fdatasync=8191", "--overwrite=1", "--loops=4",
