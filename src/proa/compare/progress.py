@@ -34,6 +34,7 @@ class Course:
     rounds: int = 0
     round: int = 0
     _begun: float = 0.0
+    _first: int = 1
     _told_round: int = 0
 
     def expect(self, parts: dict[str, int]) -> None:
@@ -41,14 +42,14 @@ class Course:
         self.parts = {name: USUAL_SECONDS[name] * count for name, count in parts.items()}
 
     def begin_round(self, number: int) -> None:
-        """Round `number`, from 1, begins now."""
-        if not self._begun:
-            self._begun = time.monotonic()
+        """Round `number`, from 1, begins now; the first one is not like the others."""
+        if number <= 2:
+            self._begun, self._first = time.monotonic(), number
         self.round = number
 
     def round_seconds(self) -> float:
-        """What a round has taken on average, of those that are over."""
-        made = self.round - 1
+        """What a round has taken on average, of those that count."""
+        made = self.round - self._first
         return (time.monotonic() - self._begun) / made if made else 0.0
 
     def after_seconds(self) -> float:
@@ -72,6 +73,6 @@ class Course:
     def _left(self) -> float | None:
         if not self.round:
             return self.after_seconds() if self._begun else None
-        if self.round == 1 or not self.rounds:
+        if self.round <= 2 or not self.rounds:
             return None
         return (self.rounds - self.round + 1) * self.round_seconds() + self.after_seconds()

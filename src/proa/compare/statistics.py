@@ -24,7 +24,7 @@ CONFIDENCE = 0.95
 MINIMUM_EFFECT = 0.05
 RESAMPLES = 2000
 EXACT_GROUPS = frozenset({"size"})  # read off, not sampled: there is no noise to test against
-_PERMUTATIONS = 20_000
+_PERMUTATIONS = 5_000
 _EXTRA = "'proa[compare]'"
 
 

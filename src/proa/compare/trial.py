@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 
 from proa.client.measures import Memory
@@ -22,12 +23,23 @@ from proa.errors import ProaError
 
 WARM_UPS = 5
 PASSING = "template"  # until the image has one of its own
-COLD, WARM, BURST = "cold starts", "starts", "bursts"
-WORK, MEMORY = "work", "readings of memory"
-PHASES = ((COLD, WARM, MEMORY), (BURST,), (WORK,))  # a warm start comes right after a cold one
+COLD, WARM, BURST, MEMORY = "cold starts", "starts", "bursts", "readings of memory"
+STARTS, BURSTS, WORKS = range(3)  # phases of a round; a warm start comes right after a cold one
+Act = tuple[int, str, Callable[[Way], None]]  # phase, what it is, what is done
 WORK_MS, QUICK_WORK_MS = 100, 60
 QUICK_WORK = ("cpu", "memory", "syscalls", "disk-rand-read", "fsync", "net-requests")
 LOAD_SECONDS = 120.0
+
+Key = tuple[str, str]  # form, what it is
+
+
+def _together(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Works that are figures of one run, together."""
+    runs: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for name in names:
+        words = work.TABLE[name].words
+        runs[words] = (*runs.get(words, ()), name)
+    return list(runs.values())
 
 
 @dataclass
@@ -42,8 +54,8 @@ class Trial:
     probes: dict[str, Probe] = field(default_factory=dict)
     memory: dict[str, list[Memory]] = field(default_factory=dict)
     started_by: dict[str, list[str]] = field(default_factory=dict)
-    seconds: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # of (form, kind)
-    spared: set[tuple[str, str]] = field(default_factory=set)  # the same, left out for time
+    seconds: dict[Key, list[float]] = field(default_factory=dict)
+    spared: set[Key] = field(default_factory=set)  # the same, left out for time
     refused: set[tuple[str, str]] = field(default_factory=set)  # (form, work)
     facts: dict[str, Mapping[str, str]] = field(default_factory=dict)  # `Proa` of inspect
     cooled: list[float] = field(default_factory=list)  # share still cached afterwards
@@ -110,10 +122,10 @@ class Trial:
         What is done to one form alone (a burst that others have no time for) is in a phase of its
         own, so that it does not always disturb the same other form's start.
         """
-        for phase in PHASES:
+        for phase in (STARTS, BURSTS, WORKS):
             for way in ways:
-                for kind, act in self._acts(way):
-                    if kind in phase and (way.key, kind) not in self.spared:
+                for of_phase, kind, act in self._acts(way):
+                    if of_phase == phase and (way.key, kind) not in self.spared:
                         self._do(way, kind, act)
 
     def _do(self, way: Way, kind: str, act: Callable[[Way], None]) -> None:
@@ -125,38 +137,52 @@ class Trial:
             self.found.leave(f"some {kind} of {way.form.title}", error.message)
         self.seconds.setdefault((way.key, kind), []).append(time.monotonic() - begin)
 
-    def _acts(self, way: Way) -> Iterator[tuple[str, Callable[[Way], None]]]:
+    def _acts(self, way: Way) -> Iterator[Act]:
         """What a round does with a form, in order."""
         options, groups = self.options, set(self.options.groups)
-        timed = "time" in groups
-        bursts = options.burst > 1 and not options.quick and options.kind == "image"
+        timed, image = "time" in groups, options.kind == "image"
         if timed and options.cold and way.image:
-            yield COLD, self._cold
+            yield STARTS, COLD, self._cold
         if timed or "cost" in groups or options.load:
-            yield WARM, self._warm
-        if timed and bursts:
-            yield BURST, self._burst
-        if way.key in self.probes and "work" in groups:
-            yield WORK, self._work
-        if way.key in self.probes and "cost" in groups and self.expected.end:
-            yield MEMORY, self._probe_memory
+            yield STARTS, WARM, self._warm
+        if timed and image and options.burst > 1 and not options.quick:
+            yield BURSTS, BURST, self._burst
+        if way.key not in self.probes:
+            return
+        if "cost" in groups and self.expected.end:
+            yield STARTS, MEMORY, self._probe_memory
+        if "work" in groups:
+            for names in _together(QUICK_WORK if options.quick else work.NAMES):
+                yield WORKS, work.TITLES[names[0]], partial(self._work, names)
 
     def fit(self, ways: Sequence[Way], rounds: int, left_seconds: float) -> None:
         """Leave out of all further rounds what would take too long, going by the time it took: the
-        longest bursts first, then every form's cold starts.  What is left out is said."""
+        longest bursts first, then cold starts, then the longest works that are not of the quick
+        ones; but for bursts of every form or of none.  What is left out is said."""
         each = {key: median(taken) for key, taken in self.seconds.items()}
-        bursts = sorted((key for key in each if key[1] == BURST), key=lambda key: -each[key])
-        cold = [key for key in each if key[1] == COLD]
-        titles = {way.key: way.form.title for way in ways}
-        for keys in (*([key] for key in bursts), cold):
-            if rounds * sum(each.values()) <= left_seconds or not keys:
+        for keys in self._sparable(each):
+            if rounds * sum(each.values()) <= left_seconds:
                 return
             seconds = rounds * sum(each.pop(key) for key in keys)
             self.spared.update(keys)
+            titles = ", ".join(way.form.title for way in ways if (way.key, keys[0][1]) in keys)
             self.found.leave(
-                f"more {keys[0][1]} of {', '.join(titles[form] for form, _ in keys)}",
-                f"{rounds} would take {seconds:.0f} s, more than there is time for; see --budget",
+                f"more {keys[0][1]}: {titles}",
+                f"{rounds} rounds would take {seconds:.0f} s, more than there is time for; "
+                "see --budget",
             )
+
+    def _sparable(self, each: Mapping[Key, float]) -> list[list[Key]]:
+        """What goes together, the first to go first."""
+        kept = {WARM, MEMORY, *(work.TITLES[name] for name in QUICK_WORK)}
+        kinds: dict[str, list[Key]] = {}
+        for key in each:
+            if key[1] not in kept:
+                kinds.setdefault(key[1], []).append(key)
+        bursts = sorted(kinds.pop(BURST, []), key=lambda key: -each[key])
+        cold = kinds.pop(COLD, None)
+        works = sorted(kinds.values(), key=lambda keys: -sum(each[key] for key in keys))
+        return [*([key] for key in bursts), *([cold] if cold else []), *works]
 
     def _cold(self, way: Way) -> None:
         cooled = self.fleet.client.cool(way.image)
@@ -224,11 +250,10 @@ class Trial:
         self.found.described[key] = described
         self.found.add(key, way.key, max(moments))
 
-    def _work(self, way: Way) -> None:
+    def _work(self, names: tuple[str, ...], way: Way) -> None:
         """A sample of each work; one that cannot be done in a form is not tried there again."""
         probe, quick = self.probes[way.key], self.options.quick
-        wanted = QUICK_WORK if quick else work.NAMES
-        names = [name for name in wanted if (way.key, name) not in self.refused]
+        names = tuple(name for name in names if (way.key, name) not in self.refused)
         for name, taken in work.each(probe, names, QUICK_WORK_MS if quick else WORK_MS):
             if isinstance(taken, ProaError):
                 self.refused.add((way.key, name))
