@@ -26,7 +26,7 @@ from tests.support.labelled import disks
 from tests.support.paths import PEERS
 
 COMPOSE = PEERS / "docker-compose"
-ROUNDS, SERVICES = 14, 14
+ROUNDS, SERVICES = 10, 20
 KNOWN = {"ONE": "1", "EMPTY": "", "WORD": "a b", "HOME": "/root", "PATH": os.environ["PATH"]}
 
 
@@ -157,10 +157,9 @@ KEYS: dict[str, Make] = {
     "network_mode": either("host", "none"), "pid": either("host"),
     "sysctls": either({"net.core.somaxconn": 1024}, ["net.ipv4.ip_forward=1"]),
     "devices": some("/dev/a", "/dev/b:/dev/c", "/dev/d:/dev/d:rw"),
-    "security_opt": some("seccomp:unconfined", "no-new-privileges:true"),
     "restart": either("always", "no", "on-failure:3"),
     "mem_limit": either("64m", "1.5g", 1048576, "300kb"),
-    "deploy": either({"replicas": 3}, {"resources": {"limits": {"memory": "64M"}}}),
+    "deploy": either({"replicas": 3}, {"mode": "replicated"}),
     "tmpfs": either("/run", ["/run", "/tmp"]), "profiles": some("x", "y"),
     "platform": either("linux/arm64"), "read_only": either(True),
     "isolation": either("vm", "container"),
@@ -170,8 +169,6 @@ KEYS: dict[str, Make] = {
 def body(random: random.Random, most: int) -> dict[str, Any]:
     """Some keys of a service."""
     chosen = random.sample(sorted(KEYS), random.randint(1, most))
-    if "deploy" in chosen and "mem_limit" in chosen:
-        chosen.remove("mem_limit")  # Compose refuses both
     return {key: KEYS[key](random) for key in chosen}
 
 
@@ -187,9 +184,6 @@ def write(directory: Path, random: random.Random) -> list[str]:
             first[name].pop("network_mode", None)
     first["other"] = {"image": "other"}
     second = {name: body(random, 4) for name in random.sample(names, 5)}
-    for service in (*first.values(), *second.values()):
-        if "mem_limit" in service:
-            service.pop("deploy", None)
     volumes: dict[str, Any] = {"data": {}, "more": {}}
     (directory / "a.yaml").write_text(json.dumps({"services": first, "volumes": volumes}))
     (directory / "b.yaml").write_text(json.dumps({"services": second}))
@@ -213,7 +207,7 @@ def test_random_apps_are_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         if code == 0:
             compared += len(app.services)
             alike(app, text)
-    assert compared > ROUNDS * SERVICES / 2, (compared, refused)
+    assert compared >= ROUNDS * SERVICES * 0.8, (compared, refused)
 
 
 FIXED = """
@@ -232,6 +226,8 @@ services:
     build: {context: ., args: [X=1]}
     extends: {file: more.yaml, service: base}
     ulimits: {nofile: 10}
+    security_opt: ["no-new-privileges:true"]
+    deploy: {resources: {limits: {memory: 64M}}}
     logging: {driver: json-file}
 """
 OVER = """
@@ -239,7 +235,7 @@ services:
   web:
     restart: !reset null
     ports: !override ["443:443"]
-  job: {command: !reset []}
+  job: {command: !reset [], security_opt: ["seccomp:unconfined"]}
 """
 
 

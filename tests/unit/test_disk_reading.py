@@ -87,6 +87,8 @@ def test_what_is_read_is_bounded() -> None:
     for number in range(3000):
         tree.add(f"/etc/{number}.conf", Entry(stat.S_IFREG | 0o644, 9))
     assert len(wanted.wanted(tree)) == wanted.FILES_MAXIMUM and tree.cut
+    many.add("/etc/" + "x" * 600, Entry(stat.S_IFREG | 0o644, 1))
+    assert many.cut and "/etc/" + "x" * 600 not in many.entries
     for number in range(200):
         many.add(f"/etc/{number}.conf", Entry(stat.S_IFREG | 0o644, wanted.FILE_MAXIMUM))
     assert len(wanted.wanted(many)) == wanted.BYTES_MAXIMUM // wanted.FILE_MAXIMUM

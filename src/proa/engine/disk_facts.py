@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from proa.engine import disk_reader, whole
 from proa.engine.core import Core
 from proa.engine.tree import HARD_LINK, Reader
 from proa.engine.tree import Entry as Record
-from proa.errors import Corrupt, Invalid, NotFound, ProaError, Unsupported
+from proa.errors import Corrupt, Invalid, NotFound, ProaError, Timeout, Unsupported
 from proa.image.machine import formats
 from proa.image.machine.probe import Volume
 from proa.isolation.vm import layers, qcow2
@@ -28,6 +29,8 @@ from proa.isolation.vm.inspector import DEVICE, Disk, Inspector
 from proa.isolation.vm.layers import Chain
 
 _BATCH = 64
+LISTING_SECONDS = 600
+STATUS_MAXIMUM = 1 << 20  # of the package database
 _MADE_WHOLE = ("vdi",)  # QEMU would write to it
 
 
@@ -137,7 +140,10 @@ def _names(vm: Inspector, target: str) -> Tree:
     listing = plan.Builtin(("tree-out", target, "names"))
     with vm.stream(listing) as connection, connection.makefile("rb") as stream:
         reader = Reader(cast(BinaryIO, stream))
-        for _ in range(NAMES_MAXIMUM):
+        end = time.monotonic() + LISTING_SECONDS
+        for number in range(NAMES_MAXIMUM):
+            if not number % 1000 and time.monotonic() > end:
+                raise Timeout("the guest that reads the disk takes too long")
             record = reader.entry()
             if record is None:
                 return tree
@@ -157,8 +163,12 @@ def entry(record: Record) -> Entry:
 def _texts(vm: Inspector, target: str, tree: Tree) -> None:
     """Read the files that tell; what is no text is left out."""
     paths = [*wanted.wanted(tree), "/var/lib/dpkg/status"]
+    left = wanted.BYTES_MAXIMUM + STATUS_MAXIMUM
     for start in range(0, len(paths), _BATCH):
         batch = paths[start : start + _BATCH]
         for path, data in zip(batch, vm.read([f"{target}{path}" for path in batch]), strict=True):
+            left -= len(data)
+            if left < 0:
+                raise Corrupt("the guest says more of the disk's files than it said there was")
             if data and b"\0" not in data[:4096]:
                 tree.texts[path] = data.decode("utf-8", "replace")

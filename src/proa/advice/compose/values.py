@@ -199,15 +199,20 @@ def mount(node: Node) -> Mount:
         if not said.get("type") or (not said.get("target")):
             raise node.mark.error("a volume without 'type' and 'target'")
         read_only = said.get("read_only", "false").lower() == "true"
-        return Mount(said["type"], said.get("source", ""), said["target"], read_only)
+        return Mount(said["type"], said.get("source", ""), _inside(said["target"]), read_only)
     first, *rest = text(node).split(":")
     if not rest:
-        return Mount("volume", "", first)
+        return Mount("volume", "", _inside(first))
     if len(rest) > 2 or not rest[0]:
         raise node.mark.error(f"'{clean(node.text)}' is no volume", hint="SOURCE:TARGET[:MODE]")
     read_only = "ro" in rest[1].split(",") if len(rest) == 2 else False
     kind = "bind" if first[:1] in ("/", ".", "~") else "volume"
-    return Mount(kind, first, rest[0], read_only)
+    return Mount(kind, first, _inside(rest[0]), read_only)
+
+
+def _inside(path: str) -> str:
+    """A path in an instance, as Compose writes it."""
+    return posixpath.normpath(path) if path.startswith("/") else path
 
 
 def device(node: Node) -> str:

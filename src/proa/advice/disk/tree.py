@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 NAMES_MAXIMUM = 4_000_000  # that are looked at
 KEPT_MAXIMUM = 100_000
 SETUID_MAXIMUM = 100
+PATH_MAXIMUM = 512
+COUNTED_MAXIMUM = 50_000
 LINE_MAXIMUM = 4096
 _LINKS_MAXIMUM = 16
 _DEPTH = 5  # directories that are counted: /var/lib/postgresql/15/main
@@ -67,10 +69,11 @@ class Tree:
 
     def add(self, path: str, entry: Entry) -> None:
         """Take note of a name, if it may matter."""
+        if len(path) > PATH_MAXIMUM:
+            self.cut = True
+            return
         if entry.regular and _COUNTED.match(path):
-            parts = path.split("/")
-            for depth in range(2, min(len(parts), _DEPTH + 2)):
-                self.sizes["/".join(parts[:depth])] += entry.size
+            self._count(path, entry.size)
         if entry.regular and entry.mode & stat.S_ISUID and len(self.setuid) < SETUID_MAXIMUM:
             self.setuid.append(path)
         if path.startswith("/var/lib/dpkg/info/"):
@@ -83,6 +86,16 @@ class Tree:
             return
         self.entries[path] = entry
         self._by_directory.setdefault(posixpath.dirname(path), []).append(path)
+
+    def _count(self, path: str, size: int) -> None:
+        """Add a file's bytes to the directories it is in."""
+        parts = path.split("/")
+        for depth in range(2, min(len(parts), _DEPTH + 2)):
+            directory = "/".join(parts[:depth])
+            if directory in self.sizes or len(self.sizes) < COUNTED_MAXIMUM:
+                self.sizes[directory] += size
+            else:
+                self.cut = True
 
     def resolve(self, path: str) -> str:
         """Where a path leads, links followed below the root; empty where to nothing known."""
