@@ -19,6 +19,7 @@ from proa.compare.probe import Probe
 from proa.errors import Conflict, Corrupt, IsolationError, ProaError, Timeout, Unsupported
 from tests.conftest import ISOLATIONS
 from tests.support.engine import EngineProcess
+from tests.support.images import probe_image
 from tests.support.instances import eventually
 
 MIB = 1 << 20
@@ -198,3 +199,12 @@ def test_an_instance_that_answers_as_it_likes(
         probe.program = "/bin/sh"
         with pytest.raises(error):
             probe.ask("-c", script, seconds=1)
+
+
+def test_an_images_health_check_is_not_run(client: Client, session_engine: EngineProcess) -> None:
+    check = {"Test": ["CMD", "/probe"], "Interval": 1_000_000_000}
+    session_engine.api.load(probe_image("checked", Healthcheck=check))
+    with Probe(client, "checked", isolation="container") as probe:
+        assert "Health" not in probe.instance.inspect()["State"]
+        assert work.sample(probe, "cpu", ms=10) > 0
+    client.remove_image("checked")
