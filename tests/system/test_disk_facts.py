@@ -12,10 +12,11 @@ import yaml
 
 from proa.advice.disk import machine
 from proa.advice.disk.machine import Machine
+from proa.advice.split.draft import draft
 from proa.client.sdk import Client
 from proa.compare import appfile
 from proa.errors import Invalid, NotFound, Unsupported
-from tests.support import case_disks, disks
+from tests.support import case_disks, disks, monolith
 from tests.support.cases import Case, Link, Tree
 from tests.support.engine import EngineProcess
 from tests.support.images import Layer, archive
@@ -88,7 +89,7 @@ def test_another_system_held_by_an_image(
     assert "386BSD" in found.system_source or "disk label" in found.system_source
 
 
-def test_one_of_several_roots(client: Client, tmp_path: Path) -> None:
+def test_several_roots(client: Client, tmp_path: Path) -> None:
     roots = []
     for name in ("one", "two"):
         place = tmp_path / name
@@ -99,8 +100,30 @@ def test_one_of_several_roots(client: Client, tmp_path: Path) -> None:
     disk = disks.partitioned(tmp_path / "disk.img", roots)
     with pytest.raises(Invalid, match="several partitions may be the root: 1, 2"):
         client.disk_facts(str(disk))
-    found = machine.load(client.disk_facts(str(disk), root=2))
-    assert found.distribution is not None and found.distribution.value == "two"
+
+
+def test_the_monolith_is_taken_apart(
+    session_engine: EngineProcess, client: Client, tmp_path: Path
+) -> None:
+    found = machine.load(client.disk_facts(str(monolith.disk(session_engine)), root=3))
+    parts = {service.name: service for service in found.role("part")}
+    assert set(parts) == {"nginx", "postgresql", "shop"} and not found.role("kernel")
+    assert {
+        name: [(str(port), port.local) for port in service.ports] for name, service in parts.items()
+    } == {
+        "nginx": [("80/tcp", False)], "postgresql": [("5432/tcp", True)],
+        "shop": [("8000/tcp", True)],
+    }  # fmt: skip
+    uses = {name: [need.service for need in item.needs] for name, item in parts.items()}
+    assert uses == {"nginx": ["shop"], "shop": ["postgresql"], "postgresql": []}
+    assert found.init is not None and found.kernel is not None and found.packages > 150
+    assert [item.value for item in parts["postgresql"].data] == ["/var/lib/postgresql/15/main"]
+    path = tmp_path / "app.yaml"
+    path.write_text(draft(found, "monolith.qcow2"))
+    app = {service.name: service for service in appfile.read([str(path)], {}).services}
+    assert (app["nginx"].image, app["postgresql"].image) == ("nginx:1.22", "postgres:15")
+    assert app["shop"].environment == {"PGHOST": "postgresql"}
+    assert app["shop"].command is not None and "0.0.0.0:8000" in app["shop"].command
 
 
 def test_what_is_no_disk_is_refused(client: Client, tmp_path: Path) -> None:
