@@ -141,6 +141,13 @@ def test_templates_sockets_timers_and_cron() -> None:
     assert (found["eve-1"].user, found["eve-1"].command) == ("eve", "./poll")
 
 
+def test_an_alias_is_the_unit_it_stands_for() -> None:
+    files = enabled(mariadb="")
+    files[f"{UNITS}/mysql.service"] = link("mariadb.service")
+    files[f"{WANTS}/mysql.service"] = link(f"{UNITS}/mysql.service")
+    assert [item.name for item in read(files).services] == ["mariadb"]
+
+
 def test_other_inits() -> None:
     files = {
         "/etc/init.d/nginx": "#!/bin/sh\n", "/etc/rc3.d/S10nginx": link("../init.d/nginx"),
@@ -215,6 +222,20 @@ def test_without_settings_the_usual_port_is_a_guess() -> None:
 )  # fmt: skip
 def test_ports_of_commands(unit: str, expected: list[str]) -> None:
     assert [str(port) for port in service(enabled(a=unit), "a").ports] == expected
+
+
+def test_a_local_socket_is_no_port() -> None:
+    files = enabled(**{"php8.2_fpm": ""})
+    files["/etc/php/8.2/fpm/pool.d/www.conf"] = "listen = /run/php/php8.2-fpm.sock\n"
+    (port,) = service(files, "php8.2-fpm").ports
+    assert (str(port), port.local, port.sure) == ("9000/tcp", True, False)
+    assert port.source == "/etc/php/8.2/fpm/pool.d/www.conf:1: a local socket"
+
+
+def test_logs_caches_and_run_time_are_no_data() -> None:
+    unit = "StateDirectory=a\nReadWritePaths=/var/log/a -/run/a /etc/a /srv/a /var/lib/a-%i /\n"
+    found = service(enabled(a=f"{unit}CacheDirectory=a\nExecStart=/opt/a"), "a")
+    assert [item.value for item in found.data] == ["/var/lib/a", "/srv/a"]
 
 
 def test_data_configuration_and_versions() -> None:

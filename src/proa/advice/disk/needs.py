@@ -75,7 +75,8 @@ def _by_text(service: Service, lines: Iterable[Found], known: Known) -> Iterator
         if _COMMENT.match(line.value):
             continue
         for other, why, port in _named(line.value[:LINE_MAXIMUM], known):
-            if other is not service and port not in own:
+            same = other.product and other.product == service.product
+            if other is not service and not same and port not in own:
                 yield Need(other.name, why, line.source, line.value, port)
 
 

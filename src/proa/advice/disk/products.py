@@ -118,7 +118,8 @@ KERNEL: tuple[tuple[str, str], ...] = (
     (r"kubelet|k3s.*|microk8s.*", "it is a node of a cluster"),
     (r"wg-quick@.*|wireguard.*|openvpn.*|strongswan.*|ipsec|xl2tpd|tinc.*|zerotier.*|tailscaled",
      "it makes network devices"),
-    (r"nfs-(?:kernel-)?server|nfs-mountd|nfs-blkmap", "it serves files from within the kernel"),
+    (r"nfs-(?:kernel-)?server|nfs-mountd|nfs-blkmap|nfsdcld|nfs-idmapd",
+     "it serves files from within the kernel"),
     (r"tgt|iscsid?|open-iscsi|target|multipathd|drbd.*|ceph.*|glusterd", "it makes block devices"),
     (r"zfs-.*|lvm2-.*|mdmonitor|mdadm.*|bcache.*|cryptsetup.*", "it makes file systems and disks"),
     (r"keepalived|ipvsadm|bird.*|frr|quagga|hostapd|radvd|isc-dhcp-server.*|kea-dhcp.*|dhcpd",
@@ -195,7 +196,10 @@ LOCAL_BY_DEFAULT = frozenset("postgresql redis valkey mongodb elasticsearch".spl
 
 def product(name: str) -> Product | None:
     """The row of a service's name."""
-    return next((row for row in TABLE if re.fullmatch(row.units, name)), None)
+    template = name.partition("@")[0]
+    return next((row for row in TABLE if re.fullmatch(row.units, name)), None) or next(
+        (row for row in TABLE if re.fullmatch(row.units, template)), None
+    )
 
 
 def of_kernel(name: str) -> str:

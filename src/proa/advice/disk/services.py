@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from proa.advice.disk import needs, products, units
-from proa.advice.disk.machine import Found, Listening, Need, Service
+from proa.advice.disk.machine import LOCAL, Found, Listening, Need, Service
 from proa.advice.disk.products import Product
 from proa.advice.disk.tree import Tree
 from proa.advice.disk.units import Started, Unit
@@ -33,7 +33,8 @@ _KERNEL_WORDS = re.compile(
 _DEVICE = re.compile(
     r"(?<![\w./])(/dev/(?!null|zero|u?random|full|std\w+|fd\b|shm|tty\b|console|log\b|tcp/|udp/)[\w/.-]+)"
 )
-_STATE = ("StateDirectory", "/var/lib")
+# Where nothing is kept, or not by the service; specifiers of systemd.
+_NO_DATA = re.compile(r"/(?:$|etc|run|proc|sys|dev|tmp|var/(?:log|run|cache|tmp|lock))(?:/|$)|.*%")
 _REQUIRES = ("Requires", "Requisite", "BindsTo", "Wants", "PartOf")
 _ENV_FILE = re.compile(r"^-?(/\S+)$")
 _TEXT = re.compile(
@@ -75,7 +76,7 @@ def _service(tree: Tree, item: Started) -> Service:
         when=item.when or unit.one("OnCalendar") or unit.one("OnUnitActiveSec"),
         ports=listening,
         data=tuple(_data(tree, product, program)),
-        configuration=tuple(_configuration(tree, product, program, command)),
+        configuration=tuple(dict.fromkeys(_configuration(tree, product, program, command))),
         environment=environment,
         needs=tuple(_order(unit, program)),
         risks=risks,
@@ -134,8 +135,11 @@ def _listening(
 def _configured(tree: Tree, product: Product) -> Iterator[Listening]:
     """What a product's own settings say: pairs of address and port, or one port and addresses."""
     said = {what: list(_settings(tree, product, what)) for what in ("listen", "port", "address")}
-    for found in said["listen"]:
-        yield from _parsed(found)
+    ports = [port for found in said["listen"] for port in _parsed(found)]
+    yield from ports
+    if said["listen"] and not ports and product.ports:
+        source = f"{said['listen'][0].source}: a local socket"
+        yield Listening(int(product.ports[0].partition("/")[0]), "tcp", LOCAL[0], source, False)
     address = _address(said["address"][-1].value) if said["address"] else (
         "127.0.0.1" if product.key in products.LOCAL_BY_DEFAULT else ""
     )  # fmt: skip
@@ -204,31 +208,30 @@ def _data(tree: Tree, product: Product | None, unit: Unit) -> Iterator[Found]:
     seen: set[str] = set()
     for found in _data_said(tree, product, unit):
         path = posixpath.normpath(found.value)
-        if path not in seen and path.startswith("/") and path != "/":
+        if path not in seen and path.startswith("/") and not _NO_DATA.match(path):
             seen.add(path)
             yield Found(path, found.source)
 
 
 def _data_said(tree: Tree, product: Product | None, unit: Unit) -> Iterator[Found]:
-    for key, base in (_STATE, ("CacheDirectory", "/var/cache")):
-        for word in unit.words(key):
-            yield Found(f"{base}/{word.value.partition(':')[0]}", word.source)
+    if product:
+        said = list(_settings(tree, product, "data"))
+        yield from said
+        roots = _settings(tree, product, "root")
+        yield from (found for found in roots if tree.sizes.get(found.value))
+        if not said and product.data and tree.has(product.data):
+            yield Found(product.data, f"usual for {product.key}")
+    for found in unit.words("StateDirectory"):
+        yield Found(f"/var/lib/{found.value.partition(':')[0]}", found.source)
     for found in unit.words("ReadWritePaths"):
         yield Found(found.value.lstrip("-+"), found.source)
-    if product is None:
-        return
-    said = list(_settings(tree, product, "data"))
-    yield from said
-    yield from (found for found in _settings(tree, product, "root") if tree.sizes.get(found.value))
-    if not said and product.data and tree.has(product.data):
-        yield Found(product.data, f"usual for {product.key}")
 
 
 def _configuration(tree: Tree, product: Product | None, unit: Unit, command: str) -> Iterator[str]:
     if product and product.configuration:
         yield from list(tree.matching(re.compile(product.configuration)))[:20]
     for found in unit.words("EnvironmentFile"):
-        if match := _ENV_FILE.match(found.value):
+        if (match := _ENV_FILE.match(found.value)) and tree.file(match[1]):
             yield match[1]
     for word in re.split(r"[\s=]", command)[1:]:
         if word.startswith(("/etc/", "/opt/", "/srv/")) and tree.file(word) in tree.texts:

@@ -123,7 +123,10 @@ def _systemd(tree: Tree) -> Iterator[Started]:
         unit = path_of(tree, name) or tree.file(path)
         if not unit or tree.target(f"/etc/systemd/system/{name}") == "/dev/null":
             continue
+        own = posixpath.basename(unit)
         stem, _, kind = name.rpartition(".")
+        if "@" not in own and own.endswith(f".{kind}"):
+            stem = own.removesuffix(f".{kind}")  # an alias is its unit
         yield Started(stem, kind, path, unit)
 
 

@@ -94,9 +94,11 @@ def _vm(
     for service in bound:
         risk = service.risks[0]
         to.note(2, f"- {guess(f'{service.name} stays: {risk.value}', risk.source)}")
-    units = " ".join(service.name for service in moved if service.kind != "cron")
+    units = [service.name for service in moved if service.kind != "cron"]
     if units:
-        to.note(2, f"Turn off in it what is a service of its own now: systemctl disable {units}")
+        to.note(2, "Turn off in it what is a service of its own now:")
+    for start in range(0, len(units), 6):
+        to.note(2, f"- systemctl disable {' '.join(units[start : start + 6])}")
     to.line(2, "isolation: vm")
     to.line(2, "build:", "an image that holds the disk")
     to.line(3, "context: .")

@@ -163,7 +163,9 @@ def _ports(to: Writer, service: Service) -> None:
 
 
 def _said(port: Listening) -> str:
-    return port.source if port.sure else guess("no setting names a port; it is the usual one")
+    if port.sure:
+        return port.source
+    return guess("no setting names a port; it is the usual one", port.source)
 
 
 def _volumes(
@@ -196,6 +198,7 @@ def _configuration(to: Writer, service: Service, *, official: bool) -> None:
     told = {found.source for found in service.environment}
     for need in service.needs:
         named = need.setting and need.source.startswith("/") and need.source not in told
+        told.add(need.source)
         if named and needs.LIBPQ not in need.why:
             to.note(2, f"{need.source} says '{need.setting}': name the other service there")
 
