@@ -126,6 +126,16 @@ def test_the_monolith_is_taken_apart(
     assert app["shop"].command is not None and "0.0.0.0:8000" in app["shop"].command
 
 
+def test_another_processor_is_told(session_engine: EngineProcess, tmp_path: Path) -> None:
+    path = tmp_path / "app.yaml"
+    path.write_text("services: {a: {image: none/such, platform: linux/s390x}}")
+    done = session_engine.proa("advise", "--json", str(path))
+    (advice,) = json.loads(done.stdout)["Advice"]
+    found = {fact["Key"]: fact for fact in advice["Facts"]}
+    assert found["os.foreign"]["Value"] is True
+    assert found["os.foreign"]["Source"].startswith(f"{path}:1 services.a.platform; this host: ")
+
+
 def test_what_is_no_disk_is_refused(client: Client, tmp_path: Path) -> None:
     backed = tmp_path / "backed.qcow2"
     disks.run("qemu-img", "create", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", backed, "1M")

@@ -6,13 +6,14 @@ Read only when somebody asks for it; `isolation: auto` does, at the creation of 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from proa.advice import asked, files, policy
 from proa.advice.compose.facts import combine
 from proa.advice.facts import Fact, Facts
+from proa.advice.files.programs import is_foreign
 from proa.advice.policy import NO_POLICY, Policy
 from proa.advice.verdict import NEITHER, Advice, advise
 from proa.engine import whole
@@ -46,12 +47,23 @@ class Question:
 
 def answer(core: Core, question: Question) -> Advice:
     """The advice.  Raises ImageNotFound, HostError."""
-    known = Facts(question.kind, question.name or question.image, question.facts)
+    told = (*question.facts, *_foreign(question.facts))
+    known = Facts(question.kind, question.name or question.image, told)
     if question.image:
         image = core.images.get(question.image)
         known = combine(known, Facts("image", "", image_facts(core, image, question.start)))
     known = combine(known, Facts("host", "", tuple(host_facts(core))))
     return advise(known, question.policy, question.isolation)
+
+
+def _foreign(told: Sequence[Fact]) -> Iterator[Fact]:
+    """Whether the processor a client names, of a disk or a `platform`, is another than ours."""
+    host = platforms.here().architecture
+    known = {fact.key: fact for fact in told}
+    if "os.architecture" in known and "os.foreign" not in known:
+        machine = known["os.architecture"]
+        foreign = is_foreign(str(machine.value), host)
+        yield Fact("os.foreign", foreign, f"{machine.source}; this host: {host}")
 
 
 def image_facts(
