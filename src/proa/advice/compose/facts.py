@@ -31,9 +31,8 @@ DATABASES = {
         "elasticsearch opensearch neo4j etcd clickhouse cockroach percona timescaledb keydb"
     ).split()},
     "clickhouse-server": "clickhouse", "postgis": "postgres", "postgresql": "postgres",
-    "mongodb": "mongo", "mysql-server": "mysql", "mssql": "mssql", "server": "",
+    "mongodb": "mongo", "mysql-server": "mysql", "mssql": "mssql",
 }  # fmt: skip
-_NO_STORE = ("memcached",)
 _Said = Iterator[tuple[str, Value, tuple[str, ...]]]
 
 
