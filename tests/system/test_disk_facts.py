@@ -70,6 +70,8 @@ def test_a_guest_reads_what_debugfs_reads_and_the_disk_stays_as_it_was(
     assert digest(disk) == before
     assert advice["Form"] == "vm" and found.partitions == ("partition 1: ext4 'root'",)
     assert all(fact["Source"] for fact in advice["Facts"])
+    again = session_engine.proa("advise", str(disk), "--split", str(tmp_path / "app.yaml"))
+    assert again.returncode == 125 and b"is there already" in again.stderr
     names = {item.name for item in appfile.read([str(tmp_path / "app.yaml")], {}).services}
     assert {"nginx", "postgresql"} < names
     assert "hunter2" not in (tmp_path / "app.yaml").read_text()

@@ -8,7 +8,7 @@ import sys
 from proa.cli import session
 from proa.cli.config import is_disk
 from proa.cli.options import Command, Option, Values
-from proa.errors import Corrupt, ImageNotFound, Invalid, NotFound
+from proa.errors import Conflict, Corrupt, ImageNotFound, Invalid, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ def _disk(values: Values, path: str) -> dict[str, Any]:
     from proa.advice.disk import facts
     from proa.advice.disk.machine import load
 
+    if values.split and values.split != "-" and os.path.lexists(values.split):
+        raise Conflict(f"'{values.split}' is there already", hint="remove it, or name another file")
     whole = os.path.abspath(path)
     told = session.post("/proa/disks/facts", disk=whole, root=values.root)
     machine = load(told)
