@@ -175,6 +175,8 @@ def test_other_inits() -> None:
          [("81/tcp", "10.0.0.1", 1), ("443/tcp", "", 3)]),
         ("postgresql", "/etc/postgresql/15/main/postgresql.conf",
          "#port = 1\nport = 5433\nlisten_addresses = '*'\n", [("5433/tcp", "", 2)]),
+        ("postgresql-15", "/var/lib/pgsql/15/data/postgresql.conf", "port = 5434\n",
+         [("5434/tcp", "127.0.0.1", 1)]),
         ("redis-server", "/etc/redis/redis.conf", "bind 127.0.0.1 -::1\nport 6380\n",
          [("6380/tcp", "127.0.0.1", 2)]),
         ("mariadb", "/etc/mysql/mariadb.conf.d/50.cnf", "[mysqld]\nbind-address = 127.0.0.1\n",
@@ -358,6 +360,11 @@ def test_the_machine_itself() -> None:
     assert facts["os.architecture"].value == "amd64"
     assert found.users == ("root", "eve") and found.setuid == ("/usr/bin/su",)
     assert (found.packages, found.hostname, found.title) == (1, "h", "X 1")
+
+
+def test_a_desktop_is_told_by_its_sessions() -> None:
+    found = read({"/usr/share/xsessions/xfce.desktop": "x", "/usr/share/doc/a": "x"})
+    assert found.desktop is not None and found.desktop.value == "xfce"
 
 
 def test_it_travels_as_json() -> None:

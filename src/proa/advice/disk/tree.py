@@ -26,8 +26,8 @@ _KEPT = re.compile(
     r"/(?:etc|boot|efi|srv|opt|root|home|data)(?:/.*)?|/usr/local/.*|/(?:usr/)?s?bin/[^/]+|"
     r"/(?:usr/)?lib/(?:systemd|modules-load\.d|sysctl\.d|modules/[^/]+/?[^/]*|os-release|ld-[^/]*)"
     r"(?:/.*)?|/(?:lib\d*|bin|sbin|usr|var)|/usr/(?:lib\d*|sbin|bin)|/(?:usr/)?lib\d+/ld-[^/]*|"
-    r"/var/(?:lib|www|spool)(?:/[^/]+){0,3}|/var/lib/dpkg/info/[^/]+\.list|/init|/sbin/init|"
-    r"/usr/share/(?:xsessions|wayland-sessions)/[^/]+|/(?:kernel|netbsd|bsd)[^/]*|/usr/lib/os-release"
+    r"/var/(?:lib|www|spool)(?:/[^/]+){0,3}|/var/lib/pgsql/\d+/data/[^/]+|/usr/lib/os-release|"
+    r"/usr/share(?:/(?:xsessions|wayland-sessions)(?:/[^/]+)?)?|/init"
 )  # fmt: skip
 _NOT_KEPT = re.compile(
     r".*/(?:node_modules|site-packages|dist-packages|vendor/bundle|\.git|__pycache__|\.cache)/.*|"
