@@ -1,8 +1,9 @@
 """Labelled subjects for advice: what each is made of, which form is right for it, and why.
 
-A case is an image, an app file's service or a disk.  Its label follows from the principles of
-docs/concepts/advice.md alone (`principle` is one of them in its words); the rules never see it.  Visible cases are written down by hand in `tests/support/labelled/`; held-out
-ones are drawn by seed (`tests/support/drawn.py`).
+A case is an image, an app file's service or a disk. Its label follows from the principles of
+docs/concepts/advice.md alone (`principle` is one of them in its words); the rules never see it.
+Visible cases are written down by hand in `tests/support/labelled/`; held-out ones are drawn by
+seed (`tests/support/drawn.py`).
 """
 
 from __future__ import annotations
