@@ -59,7 +59,7 @@ def subjects(
 def read(paths: Sequence[str], environment: Mapping[str, str] | None = None) -> app.App:
     """The app of these files, or of a directory's."""
     chosen = _chosen(paths)
-    yaml = libraries.need("yaml", "an app file", "pyyaml")
+    yaml = libraries.need("yaml", "an app file", "pyyaml (Debian: apt install python3-yaml)")
     known = os.environ if environment is None else environment
     reading = files.Reading(load, yaml, dict(known))
     directory = os.path.dirname(chosen[0])

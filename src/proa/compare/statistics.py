@@ -25,7 +25,7 @@ MINIMUM_EFFECT = 0.05
 RESAMPLES = 2000
 EXACT_GROUPS = frozenset({"size"})  # read off, not sampled: there is no noise to test against
 _PERMUTATIONS = 5_000
-_EXTRA = "'proa[compare]'"
+_EXTRA = "scipy (Debian: apt install python3-scipy)"
 
 
 @dataclass(frozen=True)
