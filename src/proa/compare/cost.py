@@ -70,14 +70,22 @@ def idle_processor(
             except ProaError as error:
                 gathered.leave(f"idle processor time of {way.form.title}", error.message)
         time.sleep(SETTLE_SECONDS)
-        before = {key: _used(instance) for key, instance in there.items()}
-        for _ in range(WINDOWS):
-            time.sleep(WINDOW_SECONDS)
-            for key, instance in there.items():
-                now, then = _used(instance), before[key]
-                share = 100 * (now[0] - then[0]) / (now[1] - then[1])
-                gathered.add("cost.cpu", key, share)
-                before[key] = now
+        before: dict[str, tuple[int, int]] = {}
+        for window in range(WINDOWS + 1):
+            if window:
+                time.sleep(WINDOW_SECONDS)
+            for way in [way for way in ways if way.key in there]:
+                try:
+                    now = _used(there[way.key])
+                except ProaError as error:
+                    gathered.leave(f"idle processor time of {way.form.title}", error.message)
+                    del there[way.key]
+                    continue
+                if window:
+                    then = before[way.key]
+                    share = 100 * (now[0] - then[0]) / (now[1] - then[1])
+                    gathered.add("cost.cpu", way.key, share)
+                before[way.key] = now
 
 
 def _used(instance: Instance) -> tuple[int, int]:

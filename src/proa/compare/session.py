@@ -142,15 +142,14 @@ class Session:
         return {name: staying for name, wanted in parts.items() if wanted}
 
     def _costs(self, ways: Sequence[Way]) -> None:
-        stays = not self.trial.expected.end
-        command = self.options.command if stays else None
+        command = self.options.command if self.trial.stays else None
         self.course.part("idle", "idle processor time")
         cost.idle_processor(self.fleet, ways, command, self.found)
         if self.options.density > 1:
             self.course.part("density", "starting more and more")
             for way in ways:
                 cost.density(self.fleet, way, command, self.options.density, self.found)
-        if not stays:
+        if not self.trial.stays:
             self.found.leave(
                 "memory and idle processor time of the program itself",
                 "it ends by itself; they are of an instance in which a program only waits",
@@ -173,7 +172,11 @@ class Session:
             return Portability()
         self.course.part("portability", "portability")
         found = [self._form(way) for way in ways]
-        return evidence.portability(self.client, subject, self.options, found, self.course.say)
+        try:
+            return evidence.portability(self.client, subject, self.options, found, self.course.say)
+        except ProaError as error:
+            self.found.leave("portability", error.message)
+            return Portability()
 
     # -- the report --------------------------------------------------------------------------------
 

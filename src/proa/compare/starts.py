@@ -66,6 +66,14 @@ class Expected:
         return next((name for name, holds in found.items() if holds), END if self.end else "exec")
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a form's first start is waited for: all that comes but what another form `missed`."""
+
+    port: int = 0
+    missed: frozenset[str] = frozenset()
+
+
 @dataclass
 class Started:
     """A running (or ended) instance; `moments` are milliseconds since the request."""
@@ -73,7 +81,7 @@ class Started:
     instance: Instance
     moments: dict[str, float]
     facts: Mapping[str, str] = field(default_factory=dict)  # `Proa` of inspect
-    missed: dict[str, str] = field(default_factory=dict)  # milestone → why
+    missed: dict[str, str] = field(default_factory=dict)  # milestone → why, or nothing to say
 
     @property
     def started_by(self) -> str:
@@ -120,9 +128,9 @@ class Listener:
 
 @contextmanager
 def started(
-    fleet: Fleet, way: Way, command: tuple[str, ...], expected: Expected | None, port: int = 0
+    fleet: Fleet, way: Way, command: tuple[str, ...], expected: Expected | Look
 ) -> Iterator[Started]:
-    """Start one, wait for what is expected (None: for whatever comes), and remove it at the end.
+    """Start one, wait for what is expected, and remove it at the end.
 
     Raises Timeout when what is expected does not come.
     """
@@ -134,8 +142,8 @@ def started(
         listener = Listener(client, instance)
         instance.start()
         found = Started(instance, {})
-        if expected is None:
-            _look(found, listener, begin, port, _patience(way))
+        if isinstance(expected, Look):
+            _look(found, listener, begin, expected, _patience(way))
         else:
             _wait(found, listener, begin, expected, _patience(way))
         _trace(found, begin)
@@ -188,24 +196,29 @@ def _reach(found: Started, begin: int, port: int, reply: bool, patience: float) 
         found.moments[REPLY] = (readiness.first_reply(where, port, patience) - begin) / 1e6
 
 
-def _look(found: Started, listener: Listener, begin: int, port: int, patience: float) -> None:
+def _look(found: Started, listener: Listener, begin: int, look: Look, patience: float) -> None:
     """Whatever comes; what does not is in `missed`."""
-    if port:
+    if look.port and PORT not in look.missed:
         try:
-            _opened(found, listener, begin, port, patience)
-            moment = readiness.first_reply(address(found.instance), port, REPLY_SECONDS)
-            found.moments[REPLY] = (moment - begin) / 1e6
+            _opened(found, listener, begin, look.port, patience)
+            if REPLY not in look.missed:
+                moment = readiness.first_reply(address(found.instance), look.port, REPLY_SECONDS)
+                found.moments[REPLY] = (moment - begin) / 1e6
         except ProaError as error:
             found.missed[REPLY if PORT in found.moments else PORT] = error.message
-    waited = time.monotonic() + QUIET_SECONDS
-    listener.heard.wait(QUIET_SECONDS)
-    listener.over.wait(max(waited - time.monotonic(), 0))
+    quiet = time.monotonic() + QUIET_SECONDS
+    if OUTPUT not in look.missed:
+        listener.heard.wait(QUIET_SECONDS)
+    if END not in look.missed:
+        listener.over.wait(max(quiet - time.monotonic(), 0))
     if listener.first_ns:
         found.moments[OUTPUT] = (listener.first_ns - begin) / 1e6
-    else:
+    elif OUTPUT not in look.missed:
         found.missed[OUTPUT] = f"it wrote nothing in {QUIET_SECONDS:g} s"
     if listener.over.is_set():
         found.moments[END] = (listener.end_ns - begin) / 1e6
+    else:
+        found.missed[END] = ""
 
 
 def _opened(found: Started, listener: Listener, begin: int, port: int, patience: float) -> None:

@@ -18,7 +18,7 @@ from proa.compare.gathered import Described, Gathered
 from proa.compare.options import Options
 from proa.compare.probe import Probe
 from proa.compare.progress import Course
-from proa.compare.starts import Expected, Started
+from proa.compare.starts import Expected, Look, Started
 from proa.errors import ProaError
 
 WARM_UPS = 5
@@ -29,6 +29,7 @@ Act = tuple[int, str, Callable[[Way], None]]  # phase, what it is, what is done
 WORK_MS, QUICK_WORK_MS = 100, 60
 QUICK_WORK = ("cpu", "memory", "syscalls", "disk-rand-read", "fsync", "net-requests")
 LOAD_SECONDS = 120.0
+LITTLE_SECONDS = 1.5  # what takes less in all is not left out for time
 
 Key = tuple[str, str]  # form, what it is
 
@@ -51,6 +52,7 @@ class Trial:
     found: Gathered
     course: Course
     expected: Expected = field(default_factory=Expected)
+    stays: bool = True  # in no form the program ends by itself
     probes: dict[str, Probe] = field(default_factory=dict)
     memory: dict[str, list[Memory]] = field(default_factory=dict)
     started_by: dict[str, list[str]] = field(default_factory=dict)
@@ -67,11 +69,13 @@ class Trial:
 
         What is made once (templates, disks) is made here, and what a start shows is found out.
         """
-        working, shown = [], []
+        working: list[Way] = []
+        shown: list[Started] = []
         for way in ways:
             self.course.say(f"{way.form.title}: first start")
             try:
-                last = self._first(way, port)
+                missed = frozenset(name for one in shown for name in one.missed)
+                last = self._first(way, Look(port, missed))
                 self._settle(way, last, port)
             except ProaError as error:
                 self.found.leave(way.form.title, error.message)
@@ -79,13 +83,14 @@ class Trial:
             working.append(way)
             self.facts[way.key] = last.facts
             shown.append(last)
+            self._tell_missed(way, last)
         if shown:
             self.expected = starts.expectation(shown, port, self.options.ready)
-            self._tell_missed(shown)
+            self.stays = not any(starts.END in one.moments for one in shown)
         return working
 
-    def _first(self, way: Way, port: int) -> Started:
-        with starts.started(self.fleet, way, self.options.command, None, port) as one:
+    def _first(self, way: Way, look: Look) -> Started:
+        with starts.started(self.fleet, way, self.options.command, look) as one:
             return one
 
     def _settle(self, way: Way, last: Started, port: int) -> None:
@@ -98,10 +103,11 @@ class Trial:
                     return
                 by = again.started_by
 
-    def _tell_missed(self, shown: Iterable[Started]) -> None:
-        for one in shown:
-            for milestone, why in one.missed.items():
-                self.found.leave(f"time until {starts.TITLES[milestone]}", why)
+    def _tell_missed(self, way: Way, one: Started) -> None:
+        for milestone, why in one.missed.items():
+            if why:
+                what = f"time until {starts.TITLES[milestone]}"
+                self.found.leave(what, f"{way.form.title}: {why}")
 
     def keep_probes(self, ways: Sequence[Way], stack: ExitStack) -> None:
         """An instance with the probe in each form whose work is measured."""
@@ -149,7 +155,7 @@ class Trial:
             yield BURSTS, BURST, self._burst
         if way.key not in self.probes:
             return
-        if "cost" in groups and self.expected.end:
+        if "cost" in groups and not self.stays:
             yield STARTS, MEMORY, self._probe_memory
         if "work" in groups:
             for names in _together(QUICK_WORK if options.quick else work.NAMES):
@@ -163,7 +169,10 @@ class Trial:
         for keys in self._sparable(each):
             if rounds * sum(each.values()) <= left_seconds:
                 return
-            seconds = rounds * sum(each.pop(key) for key in keys)
+            seconds = rounds * sum(each[key] for key in keys)
+            if seconds < LITTLE_SECONDS:
+                continue
+            each = {key: taken for key, taken in each.items() if key not in keys}
             self.spared.update(keys)
             titles = ", ".join(way.form.title for way in ways if (way.key, keys[0][1]) in keys)
             self.found.leave(
@@ -196,7 +205,7 @@ class Trial:
             if "time" in self.options.groups:
                 self._add(way, one, "warm")
             self.started_by.setdefault(way.key, []).append(one.started_by)
-            if "cost" in self.options.groups and not self.expected.end:
+            if "cost" in self.options.groups and self.stays:
                 self._remember(way, one.instance.memory())
             if self.options.load and not way.form.only_start:
                 self._load(way, one)
