@@ -75,7 +75,8 @@ def stack(report: Report, cast: Cast) -> Markup | None:
         lines.append(text(cast[key].title, x, top + 18, class_="lane figure"))
         for row, (letter, part) in enumerate(memory.ordered(found)[:LETTERS_SHOWN], 2):
             starred = "*" if part.shared else ""
-            words = f"{letter}  {short(part.name, 66 // len(parts))}{starred}, {amount(part.bytes, 'bytes')}"
+            name = short(part.name, 66 // len(parts)) + starred
+            words = f"{letter}  {name}, {amount(part.bytes, 'bytes')}"
             lines.append(text(words, x, top + 18 * row, class_="lane"))
             height = max(height, 18 * row + 8)
     taller = re.sub(r' height="\d+', f' height="{top + height}', bars, count=1)
