@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from proa.compare.record import Difference, Interval, Measure, Report
+from proa.compare.record import Difference, Interval, Isolation, Measure, Portability, Report
 from proa.compare.report import changes, headline, page, palette, terminal, words
 from proa.compare.report.looks import looks
 from proa.compare.report.plots import distributions, ledger, memory, radar
@@ -85,6 +85,18 @@ def test_the_headline_says_what_was_tested() -> None:
     )
     assert any(re.match(r"The container took [\d.]+ .* times less memory than", s) for s in rest)
     assert "Of 10 measures of work the vm did worse in 8; in 2 no difference was found." in rest
+
+
+def test_where_it_was_only_tried_the_headline_counts_the_trials() -> None:
+    full = reports.full()
+    assert full.portability.trials
+    only = replace(full, measures=(), isolation=Isolation())
+    works = sum(trial.works for trial in full.portability.trials)
+    said = f"It worked in {works} of {len(full.portability.trials)} trials."
+    assert headline.sentences(only) == (said,)
+    assert headline.sentences(replace(only, portability=Portability())) == (
+        "Nothing could be measured.",
+    )
 
 
 @pytest.mark.parametrize("name", UNTESTED)

@@ -49,7 +49,9 @@ def sentences(report: Report) -> tuple[str, ...]:
     """The headline, then what else can be said.  Never empty."""
     cast = looks(report.forms)
     if not report.measures and not report.isolation.lines:
-        return ("Nothing could be measured.",)
+        trials = report.portability.trials
+        worked = f"It worked in {sum(trial.works for trial in trials)} of {len(trials)} trials."
+        return (worked if trials else "Nothing could be measured.",)
     if len(cast) == 1:
         (look,) = cast.values()
         return (f"One form was measured: {look.title}. There is nothing to compare it with.",)
