@@ -16,7 +16,7 @@ from proa.errors import ProaError
 
 FORMS = ("a", "b")
 RUNS = 100
-MEASURES = 12
+MEASURES = 8
 
 # What disturbs: (share of a value's logarithm kept by the next, spread, drift over the run,
 # what coming second in a round costs, how often a spike comes).

@@ -29,12 +29,12 @@ RESERVE = 0.25  # of the host's memory that starting more leaves alone
 @contextmanager
 def idle(fleet: Fleet, way: Way, command: tuple[str, ...] | None) -> Iterator[Instance]:
     """A running instance that is asked nothing: the program itself, or where it would end (None),
-    the probe, which waits for ever."""
-    if command is None:
+    the probe, which waits for ever.  A machine stays by itself."""
+    if command is None and way.image:
         with fleet.probe(way) as probe:
             yield probe.instance
         return
-    instance = fleet.create(way, command)
+    instance = fleet.create(way, command or ())
     try:
         instance.start()
         yield instance

@@ -165,7 +165,11 @@ class Session:
         if "isolation" not in self.groups:
             return Isolation()
         self.course.part("isolation", "isolation")
-        return evidence.isolation(self.fleet, ways, self.found, self.course.say)
+        for way in ways:
+            if way.key in self.trial.mute:
+                self.found.leave(f"isolation of {way.form.title}", "no probe answers in it")
+        asked = [way for way in ways if way.key not in self.trial.mute]
+        return evidence.isolation(self.fleet, asked, self.found, self.course.say)
 
     def _portability(self, subject: Subject, ways: Sequence[Way]) -> Portability:
         if "portability" not in self.groups:

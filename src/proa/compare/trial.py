@@ -54,6 +54,7 @@ class Trial:
     expected: Expected = field(default_factory=Expected)
     stays: bool = True  # in no form the program ends by itself
     probes: dict[str, Probe] = field(default_factory=dict)
+    mute: set[str] = field(default_factory=set)  # forms in which no probe answers
     memory: dict[str, list[Memory]] = field(default_factory=dict)
     started_by: dict[str, list[str]] = field(default_factory=dict)
     seconds: dict[Key, list[float]] = field(default_factory=dict)
@@ -86,8 +87,16 @@ class Trial:
             self._tell_missed(way, last)
         if shown:
             self.expected = starts.expectation(shown, port, self.options.ready)
+            if not self.expected.port and not self.expected.ready:
+                self._tell_unknown(working)
             self.stays = not any(starts.END in one.moments for one in shown)
         return working
+
+    def _tell_unknown(self, ways: Sequence[Way]) -> None:
+        for way in ways:
+            if not way.image:
+                why = "only a port or a readiness command tells; see --port and --ready"
+                self.found.leave(f"when {way.form.title} has booted, and what it takes then", why)
 
     def _first(self, way: Way, look: Look) -> Started:
         with starts.started(self.fleet, way, self.options.command, look) as one:
@@ -112,13 +121,15 @@ class Trial:
     def keep_probes(self, ways: Sequence[Way], stack: ExitStack) -> None:
         """An instance with the probe in each form whose work is measured."""
         for way in ways:
-            if way.form.only_start:
+            wanted = "work" in self.options.groups or (not self.stays and way.image)
+            if way.form.only_start or not wanted:
                 continue
             self.course.say(f"{way.form.title}: the probe")
             try:
                 self.probes[way.key] = stack.enter_context(self.fleet.probe(way))
             except ProaError as error:
                 self.found.leave(f"work of {way.form.title}", error.message)
+                self.mute.add(way.key)
 
     # -- a round -----------------------------------------------------------------------------------
 
@@ -155,7 +166,7 @@ class Trial:
             yield BURSTS, BURST, self._burst
         if way.key not in self.probes:
             return
-        if "cost" in groups and not self.stays:
+        if "cost" in groups and not self.stays and way.image:
             yield STARTS, MEMORY, self._probe_memory
         if "work" in groups:
             for names in _together(QUICK_WORK if options.quick else work.NAMES):
@@ -205,13 +216,15 @@ class Trial:
             if "time" in self.options.groups:
                 self._add(way, one, "warm")
             self.started_by.setdefault(way.key, []).append(one.started_by)
-            if "cost" in self.options.groups and self.stays:
+            if "cost" in self.options.groups and (self.stays or not way.image):
                 self._remember(way, one.instance.memory())
             if self.options.load and not way.form.only_start:
                 self._load(way, one)
 
     def _add(self, way: Way, one: Started, condition: str) -> None:
         for milestone, moment in one.moments.items():
+            if milestone == "exec" and not way.image:
+                continue  # that of QEMU: the machine has yet to boot
             key, described = gathered.started(milestone, condition)
             self.found.described[key] = described
             self.found.add(key, way.key, moment)
