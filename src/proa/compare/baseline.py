@@ -135,9 +135,15 @@ def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tu
 
 
 def _left(before: Report, now: Report) -> Iterator[Left]:
-    old = {(m.key, form): m.title for m in before.measures for form in m.samples}
-    new = {(m.key, form): m.title for m in now.measures for form in m.samples}
-    for (key, form), title in {**old, **new}.items():
-        if ((key, form) in old) != ((key, form) in new):
-            which = "earlier" if (key, form) in old else "later"
-            yield Left(f"{title}: {form}", f"only in the {which} report")
+    """Forms, and measures of the forms both have, that are in one report only."""
+    shared = {form.key for form in _forms(before, now)}
+    for which, ours, theirs in (("earlier", before, now), ("later", now, before)):
+        for form in ours.forms:
+            if form.key not in shared:
+                yield Left(form.title, f"only in the {which} report")
+        known = {measure.key: set(measure.samples) for measure in theirs.measures}
+        for measure in ours.measures:
+            alone = [f for f in measure.samples if f in shared - known.get(measure.key, set())]
+            if alone:
+                of = "" if measure.key not in known else f", of {', '.join(alone)}"
+                yield Left(measure.title, f"only in the {which} report{of}")
