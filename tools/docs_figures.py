@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from proa.compare.record import Part, Report
+from proa.compare.record import Report
 from proa.compare.report import palette, plots
 from proa.compare.report.looks import Look, looks
 from proa.compare.report.markup import Markup, join, tag
@@ -19,6 +19,7 @@ from proa.compare.report.plots import distributions, ledger, memory, radar, rati
 from proa.compare.report.plots.canvas import key as key_of
 from proa.compare.report.plots.canvas import short, text
 from proa.compare.report.words import amount
+from proa.costs import Part
 
 WIDTH, MARGIN, HEAD, KEY = 720, 20, 34, 26
 LETTERS_SHOWN = 10

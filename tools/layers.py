@@ -17,7 +17,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "proa"
 
 VOCABULARY = frozenset(
-    {"errors", "spec", "resources", "plan", "compile", "capabilities", "printable"}
+    {"errors", "spec", "resources", "costs", "plan", "compile", "capabilities", "printable"}
 )
 HOST = VOCABULARY | {"host"}
 SERVICES = frozenset({"image", "network", "volume", "agent"})

@@ -25,13 +25,13 @@ from proa.compare.record import (
     Measure,
     Moment,
     Need,
-    Part,
     Portability,
     Report,
     Shared,
     Subject,
     Trial,
 )
+from proa.costs import Part
 from tests.support import reports_findings as findings
 
 Found = TypeVar("Found")

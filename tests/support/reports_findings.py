@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from proa.compare.record import Answer, Part
+from proa.compare.record import Answer
+from proa.costs import Part
 
 MB = 1_000_000
 

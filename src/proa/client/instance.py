@@ -16,6 +16,7 @@ from proa.errors import NotModified, ProaError
 
 if TYPE_CHECKING:
     from proa.client.sdk import Client
+    from proa.costs import Memory
 
 
 class Instance:
@@ -171,7 +172,7 @@ class Instance:
         """Unplug an added disk."""
         self._client.call("DELETE", f"/proa/instances/{self.id}/disks", {"of": name})
 
-    def memory(self) -> measures.Memory:
+    def memory(self) -> Memory:
         """Where the memory is that it costs the host, everything counted once."""
         return measures.memory(self._own("GET", "/memory"))
 

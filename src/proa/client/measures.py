@@ -6,48 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Part:
-    """One share of a whole; `shared` when others on the host use it, too."""
-
-    name: str
-    bytes: int
-    shared: bool = False
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Where the memory is that an instance costs the host; the `parts` sum up to `pss_bytes`.
-
-    `beside` is there as well, but not this instance's alone: not in any sum.  `processes` are the
-    host's, `cpu_ns` what all of them have used since they were started.
-    """
-
-    parts: tuple[Part, ...]
-    beside: tuple[Part, ...]
-    pss_bytes: int
-    private_bytes: int
-    shared_bytes: int
-    processes: int
-    cpu_ns: int
-
-
-@dataclass(frozen=True)
-class LayerSize:
-    """One layer, lowest first; `shared` when another image has it.
-
-    A `plain` one is kept as it is: its compressed bytes are the blob's, unless they were measured.
-    """
-
-    diff_id: str
-    digest: str
-    media_type: str
-    compressed_bytes: int
-    unpacked_bytes: int
-    shared: bool
-    plain: bool = False
+from proa.costs import LayerSize, Memory, Part
 
 
 @dataclass(frozen=True)
@@ -94,9 +53,8 @@ class Cooled:
 def memory(answer: Mapping[str, Any]) -> Memory:
     """Of `GET /proa/instances/{id}/memory`."""
     return Memory(
-        _parts(answer["Parts"]), _parts(answer["Beside"]), answer["PssBytes"],
-        answer["PrivateBytes"], answer["SharedBytes"], answer["Processes"], answer["CpuNs"],
-    )  # fmt: skip
+        _parts(answer["Parts"]), _parts(answer["Beside"]), answer["Processes"], answer["CpuNs"]
+    )
 
 
 def sizes(answer: Mapping[str, Any]) -> Sizes:

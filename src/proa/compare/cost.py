@@ -10,13 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from proa.client.measures import Memory
 from proa.client.sdk import Instance
 from proa.compare.fleet import Fleet
 from proa.compare.forms import Way
 from proa.compare.gathered import COSTS, Gathered
-from proa.compare.record import Part
-from proa.compare.sizes import part
+from proa.costs import Memory, Part
 from proa.errors import ProaError
 
 WINDOWS = 8
@@ -53,8 +51,7 @@ def remember(memory: Memory, way: Way, gathered: Gathered) -> None:
 
 def typical(found: Sequence[Memory]) -> tuple[Part, ...]:
     """The parts of the sample in the middle."""
-    middle = sorted(found, key=lambda memory: memory.pss_bytes)[len(found) // 2]
-    return tuple(part(item) for item in middle.parts)
+    return sorted(found, key=lambda memory: memory.pss_bytes)[len(found) // 2].parts
 
 
 def idle_processor(

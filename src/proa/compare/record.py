@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from proa.costs import Part
+
 SCHEMA = "proa.compare/1"
 
 GROUPS = ("size", "time", "cost", "work")
@@ -100,16 +102,6 @@ class Measure:
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     differences: tuple[Difference, ...] = ()
     overhead: float | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """One share of a whole (a size's, a memory's); `shared` when others on the host use it, too."""
-
-    name: str
-    bytes: int
-    shared: bool = False
-    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ from proa.compare.forms import Way
 from proa.compare.gathered import Gathered
 from proa.compare.options import GROUPS, Options
 from proa.compare.progress import Course, Told
-from proa.compare.record import Form, Isolation, Part, Portability, Report, Subject
+from proa.compare.record import Form, Isolation, Portability, Report, Subject
 from proa.compare.trial import Trial
+from proa.costs import Part
 from proa.errors import Invalid, ProaError
 
 VERSIONS = ("proa", "python", "qemu", "guest_kernel")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from proa.client.measures import Part as Found
 from proa.client.sdk import Client
 from proa.compare.forms import Way
 from proa.compare.gathered import SIZES, Gathered
-from proa.compare.record import Part
+from proa.costs import Part
 from proa.errors import ProaError
 
 
@@ -33,10 +32,5 @@ def gather(client: Client, ways: Sequence[Way], gathered: Gathered) -> dict[str,
         for key, value in figures.items():
             gathered.described[key] = SIZES[key]
             gathered.add(key, way.key, float(value))
-        ledgers[way.key] = tuple(part(item) for item in (*found.ledger, *added))
+        ledgers[way.key] = (*found.ledger, *added)
     return ledgers
-
-
-def part(found: Found) -> Part:
-    """The record of a share the engine told of."""
-    return Part(found.name, found.bytes, found.shared, found.note)

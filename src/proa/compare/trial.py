@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
 
-from proa.client.measures import Memory
 from proa.compare import cost, gathered, load, starts, work
 from proa.compare.fleet import Fleet
 from proa.compare.forms import Way
@@ -19,6 +18,7 @@ from proa.compare.options import Options
 from proa.compare.probe import Probe
 from proa.compare.progress import Course
 from proa.compare.starts import Expected, Look, Started
+from proa.costs import Memory
 from proa.errors import ProaError
 
 WARM_UPS = 5

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from proa.costs import LayerSize, Memory, Part
 from proa.engine import hostfacts
 from proa.engine.core import Core
 from proa.engine.instance import Instance
@@ -21,8 +22,7 @@ from proa.image.catalog import Image
 from proa.image.layer import tree
 from proa.image.layer.compress import measured
 from proa.image.machine import formats
-from proa.image.sizes import LayerSize, Row, layer_sizes, ledger
-from proa.isolation.memory import Memory, Part
+from proa.image.sizes import Row, layer_sizes, ledger
 from proa.isolation.vm.architectures import ALL, HOST
 
 LEDGERS_MAXIMUM = 64

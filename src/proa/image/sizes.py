@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from proa.costs import LayerSize
 from proa.errors import Corrupt
 from proa.image.catalog import Image
 from proa.image.layer import tree
@@ -39,22 +40,6 @@ class Row:
     name: str
     bytes: int
     note: str = ""
-
-
-@dataclass(frozen=True)
-class LayerSize:
-    """One layer; `shared` when another image has it, too.
-
-    A `plain` one is kept as it is: its compressed bytes are the blob's, unless they are measured.
-    """
-
-    diff_id: str
-    digest: str
-    media_type: str
-    compressed_bytes: int
-    unpacked_bytes: int
-    shared: bool
-    plain: bool = False
 
 
 def layer_sizes(

@@ -15,7 +15,7 @@ from proa.resources import Disk, Launch, Link, Share, Sources
 from proa.spec import Limits
 
 if TYPE_CHECKING:
-    from proa.isolation.memory import Memory
+    from proa.costs import Memory
 
 
 @dataclass(frozen=True)

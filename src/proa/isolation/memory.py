@@ -8,40 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from proa.costs import Memory, Part
 from proa.host import smaps
 from proa.host.cgroup import Cgroup, Kept
 from proa.host.smaps import Pages
-
-
-@dataclass(frozen=True)
-class Part:
-    """One share of it; `shared` when others on the host use the same pages, too."""
-
-    name: str
-    bytes: int
-    shared: bool = False
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """`parts` are all of it.  `beside` is there as well, but not the instance's alone to answer
-    for.  `processes` are those of the host, `cpu_ns` what all of them have used."""
-
-    parts: tuple[Part, ...]
-    beside: tuple[Part, ...]
-    processes: int
-    cpu_ns: int
-
-    @property
-    def private_bytes(self) -> int:
-        """What ends with the instance."""
-        return sum(part.bytes for part in self.parts if not part.shared)
-
-    @property
-    def shared_bytes(self) -> int:
-        """Its share of what others use."""
-        return sum(part.bytes for part in self.parts if part.shared)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def memory(engine: Engine, request: Request) -> Answer:
     found = engine.measures.memory(lookup.instance(engine, request))
     return json_reply({
         "Parts": _rows(found.parts), "Beside": _rows(found.beside),
-        "PssBytes": found.private_bytes + found.shared_bytes,
+        "PssBytes": found.pss_bytes,
         "PrivateBytes": found.private_bytes, "SharedBytes": found.shared_bytes,
         "Processes": found.processes, "CpuNs": found.cpu_ns,
     })  # fmt: skip

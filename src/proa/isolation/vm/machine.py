@@ -19,7 +19,7 @@ from proa.resources import Disk, Link, Share, Sources
 from proa.spec import Limits
 
 if TYPE_CHECKING:
-    from proa.isolation.memory import Memory
+    from proa.costs import Memory
 
 
 @dataclass

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from proa.costs import Memory, Part
 from proa.errors import IsolationError, ProaError
 from proa.host import smaps
 from proa.host.cgroup import Cgroup
 from proa.host.smaps import Area, Pages
 from proa.isolation import memory
-from proa.isolation.memory import Memory, Part
 from proa.isolation.vm import architectures, pages
 from proa.isolation.vm.machine import Machine
 

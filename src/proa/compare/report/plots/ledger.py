@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from proa.compare.record import Part
 from proa.compare.report.looks import Look
 from proa.compare.report.markup import Attributes, Markup, join, tag
 from proa.compare.report.plots import canvas
 from proa.compare.report.words import amount
+from proa.costs import Part
 
 ROW = 36
 MOST = 12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from proa.compare.record import Measure, Part, Report
+from proa.compare.record import Measure, Report
 from proa.compare.report.headline import telling
 from proa.compare.report.looks import Look
 from proa.compare.report.markup import Markup, join, tag
@@ -12,6 +12,7 @@ from proa.compare.report.plots import ledger, memory, ratios, timeline
 from proa.compare.report.plots.canvas import short
 from proa.compare.report.sections import figures, tables
 from proa.compare.report.words import DASH, amount
+from proa.costs import Part
 
 
 def of(report: Report, group: str) -> list[Measure]:
