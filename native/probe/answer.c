@@ -4,7 +4,6 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -101,12 +100,6 @@ void answer_count(const char *key, uint64_t value)
 {
 	if (put_key(key))
 		put_format("%" PRIu64, value);
-}
-
-void answer_signed(const char *key, int64_t value)
-{
-	if (put_key(key))
-		put_format("%" PRId64, value);
 }
 
 void answer_number(const char *key, double value)

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -100,15 +99,20 @@ static bool take_somewhere(struct disk *disk, const char *directory)
 	return (home && take(disk, home, false)) || take_mount(disk);
 }
 
+static uint64_t mark_of(uint64_t number)
+{
+	return number * 0x9e3779b97f4a7c15u + 1;
+}
+
 static void stamp(unsigned char *page, uint64_t number)
 {
-	uint64_t mark = number * 0x9e3779b97f4a7c15u + 1;
+	uint64_t mark = mark_of(number);
 	memcpy(page, &mark, sizeof(mark));
 }
 
 static bool stamped(const unsigned char *page, uint64_t number)
 {
-	uint64_t mark = number * 0x9e3779b97f4a7c15u + 1;
+	uint64_t mark = mark_of(number);
 	return memcmp(page, &mark, sizeof(mark)) == 0;
 }
 
@@ -267,7 +271,7 @@ int work_disk(const struct sample *sample, const struct work *work)
 		continue;
 	disk.pages = disk.size / PAGE;
 	for (size_t i = 0; i + sizeof(value) <= BLOCK; i += sizeof(value)) {
-		value = value * 6364136223846793005u + 1442695040888963407u;
+		value = STEP(value);
 		memcpy(buffer + i, &value, sizeof(value));
 	}
 	if (!take_somewhere(&disk, work->directory)) {

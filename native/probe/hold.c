@@ -1,6 +1,5 @@
 /* Staying: a program that does nothing, or holds a known amount of memory, until a signal ends it. */
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>

@@ -1,16 +1,13 @@
 /* Asking: each inquiry in a process of its own, which may die or hang; its finding comes back by shared memory. */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -82,6 +79,30 @@ void by_result(struct finding *finding, const char *call, long result)
 }
 
 /* ---- what many of them do -------------------------------------------------------------------------------- */
+
+bool line_of(const char *path, const char *name, char *value, size_t size)
+{
+	char text[600];
+	FILE *file = fopen(path, "re");
+	bool found = false;
+	while (file && !found && fgets(text, sizeof(text), file))
+		if (strncmp(text, name, strlen(name)) == 0) {
+			text[strcspn(text, "\n")] = '\0';
+			snprintf(value, size, "%s", text + strlen(name) + strspn(text + strlen(name), " \t:"));
+			found = true;
+		}
+	if (file)
+		fclose(file);
+	return found;
+}
+
+pid_t fork_bound(void)
+{
+	pid_t child = fork();
+	if (child == 0)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	return child;
+}
 
 ssize_t read_start(const char *path, char *text, size_t size)
 {
@@ -172,9 +193,8 @@ static void ask(const struct inquiry *inquiry, struct finding *shared)
 {
 	memset(shared, 0, sizeof(*shared));
 	untried(shared, "the probe ended before it had found anything");
-	pid_t child = fork();
+	pid_t child = fork_bound();
 	if (child == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		prctl(PR_SET_DUMPABLE, 1);
 		alarm(SECONDS_MAX);
 		inquiry->ask(shared, inquiry);

@@ -39,6 +39,9 @@ void by_result(struct finding *finding, const char *call, long result);
 const char *error_name(int error);
 /* The beginning of a file, one line of text; the length, or -1. */
 ssize_t read_start(const char *path, char *text, size_t size);
+/* The first line of a file that begins so, from its value on. */
+bool line_of(const char *path, const char *name, char *value, size_t size);
+pid_t fork_bound(void);                 /* a child that does not outlive this process */
 /* Adds a word to a list of words, as far as there is room. */
 void add_word(char *list, size_t size, const char *word);
 bool unshared(int flags);               /* in a user namespace of its own, which this process gets */

@@ -17,23 +17,6 @@
 
 #include "isolation.h"
 
-/* The value of a line of /proc/self/status. */
-static const char *status_of(const char *name)
-{
-	static char text[4096];
-	FILE *file = fopen("/proc/self/status", "re");
-	size_t length = strlen(name);
-	while (file && fgets(text, sizeof(text), file))
-		if (strncmp(text, name, length) == 0 && text[length] == ':') {
-			text[strcspn(text, "\n")] = '\0';
-			fclose(file);
-			return text + length + 1 + strspn(text + length + 1, " \t");
-		}
-	if (file)
-		fclose(file);
-	return "";
-}
-
 /* Each of these has opened a container by itself (man 7 capabilities; Docker grants none by default). */
 static void ask_capabilities(struct finding *finding, const struct inquiry *inquiry)
 {
@@ -47,7 +30,9 @@ static void ask_capabilities(struct finding *finding, const struct inquiry *inqu
 		{ CAP_BPF, "BPF" }, { CAP_PERFMON, "PERFMON" }, { CAP_MAC_ADMIN, "MAC_ADMIN" },
 		{ CAP_MAC_OVERRIDE, "MAC_OVERRIDE" }, { CAP_LINUX_IMMUTABLE, "LINUX_IMMUTABLE" },
 	};
-	uint64_t had = strtoull(status_of(inquiry->about), NULL, 16);
+	char set[64] = "";
+	line_of("/proc/self/status", inquiry->about, set, sizeof(set));
+	uint64_t had = strtoull(set, NULL, 16);
 	char names[400] = "";
 	unsigned int found = 0;
 	for (size_t i = 0; i < sizeof(strong) / sizeof(*strong); i++)
@@ -82,7 +67,8 @@ static void ask_root(struct finding *finding, const struct inquiry *inquiry)
 /* `about` names a line of /proc/self/status that should not be 0. */
 static void ask_status(struct finding *finding, const struct inquiry *inquiry)
 {
-	const char *value = status_of(inquiry->about);
+	char value[64] = "";
+	line_of("/proc/self/status", inquiry->about, value, sizeof(value));
 	if (*value == '\0' || strcmp(value, "0") == 0)
 		opened(finding, "%s is %s in /proc/self/status", inquiry->about, *value ? value : "not there");
 	else
@@ -134,9 +120,8 @@ static void ask_clock(struct finding *finding, const struct inquiry *inquiry)
 static void ask_ptrace(struct finding *finding, const struct inquiry *inquiry)
 {
 	(void)inquiry;
-	pid_t child = fork();
+	pid_t child = fork_bound();
 	if (child == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		pause();
 		_exit(0);
 	}

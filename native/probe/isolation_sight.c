@@ -1,35 +1,14 @@
 /* What is learnt here of the machine and of others on it.  What equals the host's own is for its side to tell. */
-#include <arpa/inet.h>
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/klog.h>
-#include <sys/socket.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "isolation.h"
-
-/* The first line of a file that begins so, from its value on. */
-static bool line_of(const char *path, const char *name, char *value, size_t size)
-{
-	char text[600];
-	FILE *file = fopen(path, "re");
-	bool found = false;
-	while (file && !found && fgets(text, sizeof(text), file))
-		if (strncmp(text, name, strlen(name)) == 0) {
-			text[strcspn(text, "\n")] = '\0';
-			snprintf(value, size, "%s", text + strlen(name) + strspn(text + strlen(name), " \t:"));
-			found = true;
-		}
-	if (file)
-		fclose(file);
-	return found;
-}
 
 /* `about`: a file and the beginning of a line in it, apart by a '|'. */
 static void ask_line(struct finding *finding, const struct inquiry *inquiry)

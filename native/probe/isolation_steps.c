@@ -1,6 +1,5 @@
 /* Steps of trials that take two instances: one takes as much as it can of something, within bounds that are
  * given, while the other tells how it fares. */
-#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -72,15 +71,27 @@ static void step_pulse(const struct step *step)
 
 /* ---- taking ------------------------------------------------------------------------------------------------ */
 
+/* Keeps what was taken until the end, if it shall. */
+static void keep(const struct step *step, uint64_t end)
+{
+	while (step->hold && now_ns() < end)
+		rest(10);
+}
+
+static void told(uint64_t taken, bool limited)
+{
+	answer_count("taken", taken);
+	answer_flag("limited", limited);
+}
+
 static void step_cpu(const struct step *step)
 {
 	long count = 2 * sysconf(_SC_NPROCESSORS_ONLN);
 	uint64_t end = now_ns() + step->ms * 1000000, begun = 0;
 	for (long i = 0; i < count && i < 64; i++) {
-		pid_t child = fork();
+		pid_t child = fork_bound();
 		begun += child > 0;
 		if (child == 0) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			while (now_ns() < end)
 				continue;
 			_exit(0);
@@ -88,8 +99,7 @@ static void step_cpu(const struct step *step)
 	}
 	while (wait(NULL) > 0)
 		continue;
-	answer_count("taken", begun);
-	answer_flag("limited", false);
+	told(begun, false);
 }
 
 /* In a child, which the kernel may kill for it; what it got is told by shared memory. */
@@ -101,9 +111,8 @@ static void step_memory(const struct step *step)
 	if (taken == MAP_FAILED)
 		return;
 	uint64_t end = now_ns() + step->ms * 1000000;
-	pid_t child = fork();
+	pid_t child = fork_bound();
 	if (child == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		while (*taken + PIECE <= step->most && now_ns() < end) {
 			char *memory = mmap(NULL, PIECE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 			if (memory == MAP_FAILED)
@@ -111,14 +120,12 @@ static void step_memory(const struct step *step)
 			memset(memory, 1, PIECE);
 			*taken += PIECE;
 		}
-		while (step->hold && now_ns() < end)
-			rest(10);
+		keep(step, end);
 		_exit(*taken + PIECE <= step->most);
 	}
 	if (child > 0)
 		waitpid(child, &status, 0);
-	answer_count("taken", *taken);
-	answer_flag("limited", child < 0 || WIFSIGNALED(status));
+	told(*taken, child < 0 || WIFSIGNALED(status));
 }
 
 static void step_processes(const struct step *step)
@@ -128,9 +135,8 @@ static void step_processes(const struct step *step)
 	pid_t *children = calloc(step->most, sizeof(*children));
 	uint64_t end = now_ns() + step->ms * 1000000;
 	while (children && taken < step->most && !limited && now_ns() < end) {
-		pid_t child = fork();
+		pid_t child = fork_bound();
 		if (child == 0) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			rest(10 * step->ms);
 			_exit(0);
 		}
@@ -138,15 +144,13 @@ static void step_processes(const struct step *step)
 		if (child > 0)
 			children[taken++] = child;
 	}
-	while (step->hold && now_ns() < end)
-		rest(10);
+	keep(step, end);
 	for (uint64_t i = 0; i < taken; i++)
 		kill(children[i], SIGKILL);
 	while (wait(NULL) > 0)
 		continue;
 	free(children);
-	answer_count("taken", taken);
-	answer_flag("limited", limited);
+	told(taken, limited);
 }
 
 static void step_files(const struct step *step)
@@ -155,10 +159,8 @@ static void step_files(const struct step *step)
 	while (taken < step->most && open("/proc/self/stat", O_RDONLY | O_CLOEXEC) >= 0)
 		taken++;
 	bool limited = taken < step->most;
-	while (step->hold && now_ns() < end)
-		rest(10);
-	answer_count("taken", taken);
-	answer_flag("limited", limited);
+	keep(step, end);
+	told(taken, limited);
 }
 
 /* A file without a name, gone with this process. */
@@ -181,10 +183,8 @@ static void step_disk(const struct step *step)
 		taken += (uint64_t)done;
 	if (file >= 0)
 		fsync(file);
-	while (step->hold && now_ns() < end)
-		rest(10);
-	answer_count("taken", taken);
-	answer_flag("limited", file < 0 || done <= 0);
+	keep(step, end);
+	told(taken, file < 0 || done <= 0);
 }
 
 int step_main(int count, char **arguments)

@@ -17,15 +17,14 @@ static const struct command commands[] = {
 static int usage(void)
 {
 	for (size_t i = 0; i < COMMANDS; i++)
-		if (commands[i].run)
-			fprintf(stderr, "proa-probe %s %s\n", commands[i].name, commands[i].help);
+		fprintf(stderr, "proa-probe %s %s\n", commands[i].name, commands[i].help);
 	return 2;
 }
 
 int main(int count, char **arguments)
 {
 	for (size_t i = 0; count > 1 && i < COMMANDS; i++)
-		if (commands[i].run && strcmp(arguments[1], commands[i].name) == 0)
+		if (strcmp(arguments[1], commands[i].name) == 0)
 			return commands[i].run(count - 2, arguments + 2);
 	return usage();
 }

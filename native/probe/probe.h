@@ -20,7 +20,7 @@ int serve_main(int count, char **arguments);
 int load_main(int count, char **arguments);
 int hold_main(int count, char **arguments);
 int trace_main(int count, char **arguments);
-int isolation_main(int count, char **arguments) __attribute__((weak));
+int isolation_main(int count, char **arguments);
 
 /* ---- answer.c: one line of JSON, put together field by field, written at once ----------------------- */
 
@@ -28,7 +28,6 @@ void answer_begin(const char *probe);
 void answer_text(const char *key, const char *value);   /* any bytes: escaped, not UTF-8 as U+FFFD */
 void answer_bytes(const char *key, const char *value, size_t length);
 void answer_count(const char *key, uint64_t value);
-void answer_signed(const char *key, int64_t value);
 void answer_number(const char *key, double value);      /* not finite: null */
 void answer_flag(const char *key, bool value);
 void answer_list_begin(const char *key);

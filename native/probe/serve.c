@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -26,7 +25,6 @@
 
 struct connection {
 	int fd;
-	bool waits;             /* for room in the socket, or for its time */
 	bool closes;
 	uint64_t due;           /* when the answer may go, 0: now */
 	uint64_t left;          /* of the answer's body */

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -310,7 +309,7 @@ static void tell_end(int end, uint64_t ns)
 	answer_begin("trace");
 	answer_text("end", end == -1 ? "time" : WIFSIGNALED(end) ? "signal" : "exit");
 	answer_flag("listening", seen.listening);
-	answer_signed("code", end == -1 ? 0 : WIFSIGNALED(end) ? WTERMSIG(end) : WEXITSTATUS(end));
+	answer_count("code", (uint64_t)(end == -1 ? 0 : WIFSIGNALED(end) ? WTERMSIG(end) : WEXITSTATUS(end)));
 	answer_text("kernel", name.release);
 	answer_count("processes", seen.processes + 1);
 	answer_count("foreign", seen.foreign);

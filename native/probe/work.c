@@ -63,10 +63,6 @@ void stretch_answer(struct stretch *stretch, const struct sample *sample, uint64
 	answer_number("overhead_seconds", (double)stretch->clock_reads * clock_cost_ns() / 1e9);
 }
 
-/* One step of Knuth's MMIX generator, each needing the one before: nothing can be left out, done side by
- * side or guessed, and who knows the number of steps knows the result. */
-#define STEP(x) ((x) * 6364136223846793005u + 1442695040888963407u)
-
 int work_cpu(const struct sample *sample, const struct work *work)
 {
 	enum { BATCH = 1 << 16 };

@@ -38,4 +38,8 @@ int work_disk(const struct sample *sample, const struct work *work);
 
 enum disk_variant { SEQUENTIAL_WRITE, SEQUENTIAL_READ, RANDOM_WRITE, RANDOM_READ, SYNCED_WRITE };
 
+/* One step of Knuth's MMIX generator, each needing the one before: nothing can be left out, done side by
+ * side or guessed, and who knows the number of steps knows the result. */
+#define STEP(x) ((x) * 6364136223846793005u + 1442695040888963407u)
+
 #endif

@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 
 from proa.compare import answers, work
-from tests.support.paths import NATIVE
+from tests.support.paths import PROBER
 
-PROGRAM = NATIVE.with_name(NATIVE.name.replace("native", "probe"))
 DISK_WORK = ("disk-seq-write", "disk-seq-read", "disk-rand-write", "disk-rand-read", "fsync")
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([PROGRAM, *words], capture_output=True, timeout=60)
+    return subprocess.run([PROBER, *words], capture_output=True, timeout=60)
 
 
 def line(*words: str | Path) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def line(*words: str | Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def serving(*words: str) -> Iterator[int]:
-    with subprocess.Popen([PROGRAM, "serve", "port=0", *words], stdout=subprocess.PIPE) as server:
+    with subprocess.Popen([PROBER, "serve", "port=0", *words], stdout=subprocess.PIPE) as server:
         assert server.stdout
         try:
             yield int(json.loads(server.stdout.readline())["port"])

@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.paths import PROBER
 
 Lines = list[dict[str, Any]]
-PROGRAM = Path(os.environ.get("PROA_PROBE", ROOT / "build" / "proa-probe"))
 
 
 def trace(*words: str) -> Lines:
-    done = subprocess.run([PROGRAM, "trace", *words], capture_output=True, timeout=60, check=True)
+    done = subprocess.run([PROBER, "trace", *words], capture_output=True, timeout=60, check=True)
     assert not done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -87,5 +86,5 @@ def test_nothing_is_left_running(tmp_path: Path) -> None:
 
 def test_wrong_usage() -> None:
     for words in ((), ("--",), ("seconds=0", "--", "true"), ("colour=red", "--", "true")):
-        done = subprocess.run([PROGRAM, "trace", *words], capture_output=True, timeout=10)
+        done = subprocess.run([PROBER, "trace", *words], capture_output=True, timeout=10)
         assert done.returncode == 2
