@@ -5,12 +5,14 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from proa.errors import Invalid, NotFound, Unsupported
-from proa.host import cgroup_tables, pagecache, smaps
+from proa.host import cgroup_tables, pagecache, pseudo, smaps
 from proa.host.cgroup import Kept
 from proa.image.machine import formats
 from proa.image.sbom import owners
@@ -29,6 +31,32 @@ def test_areas_are_the_parts_of_the_whole() -> None:
     assert sum(area.pss for area in areas) == pytest.approx(whole.pss, rel=0.02)
     assert whole.pss == whole.own + whole.file
     assert smaps.rollup(0) == smaps.Pages() and list(smaps.areas(0)) == []
+
+
+HOSTILE = """
+import mmap, os, sys
+with open(sys.argv[1], "wb+") as file:
+    file.write(b"a" * 65536)
+    file.flush()
+    held = mmap.mmap(file.fileno(), 0)
+    held[:] = b"b" * len(held)
+    open("/proc/self/comm", "wb").write(sys.argv[2].encode("latin-1"))
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("name", ["caf\xe9\xff", "\xe2\x80\xa8A: x kB", ") R 1 1 1"])
+def test_no_name_upsets_the_reading(tmp_path: Path, name: str) -> None:
+    """Of a process, or of a file it maps: neither needs to be text, or may be more than a line."""
+    words = [sys.executable, "-c", HOSTILE, str(tmp_path / "x\u20281-2 caf\udce9"), name]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        assert pseudo.parent(child.pid) == os.getpid()
+        assert smaps.page_tables(child.pid) >= 4096
+        whole = smaps.rollup(child.pid)
+        assert sum(area.pss for area in smaps.areas(child.pid)) == pytest.approx(whole.pss, rel=0.1)
 
 
 def test_a_file_leaves_the_page_cache_and_two_kinds_of_counting_agree(tmp_path: Path) -> None:

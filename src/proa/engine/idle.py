@@ -24,7 +24,7 @@ from proa.engine import links
 from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.errors import ProaError
-from proa.host import packets
+from proa.host import packets, pseudo
 from proa.isolation.base import Running
 
 BUSY_SHARE = 0.02  # of a processor; an idle guest takes a quarter of that, emulated
@@ -201,15 +201,9 @@ def has_input(instance: Instance, running: Running) -> bool:
     """Whether a client that may type is still attached: its socket is open in the monitor."""
     if not instance.inputs:
         return False
-    monitor = _parent(int(running.saved["pid"]))
+    monitor = pseudo.parent(int(running.saved["pid"]))
     with suppress(OSError):
         opened = Path(f"/proc/{monitor}/fd")
         held = {os.readlink(opened / name) for name in os.listdir(opened)}
         instance.inputs &= {inode for inode in instance.inputs if f"socket:[{inode}]" in held}
     return bool(instance.inputs)
-
-
-def _parent(pid: int) -> int:
-    with suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return 0

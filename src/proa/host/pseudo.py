@@ -16,12 +16,21 @@ def write(path: Path, value: object) -> None:
 
 
 def read(path: Path) -> str:
-    """The content, or nothing for a file that cannot be read."""
+    """The content, or nothing for a file that cannot be read.
+
+    What a process calls itself, or a file it maps, may be any bytes.
+    """
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:  # an old kernel may not have it
         return ""
+
+
+def parent(pid: int) -> int:
+    """A process's parent, 0 for one that has ended."""
+    words = read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return int(words[1]) if len(words) > 1 else 0
 
 
 def number(path: Path) -> int:

@@ -56,7 +56,7 @@ class Area:
 
 def rollup(pid: int) -> Pages:
     """All of a process; nothing of one that has ended."""
-    found = _numbers(pseudo.read(Path(f"/proc/{pid}/smaps_rollup")).splitlines()[1:])
+    found = _numbers(_lines(pid, "smaps_rollup")[1:])
     return Pages(*(found.get(f"Pss_{kind}", 0) for kind in ("Anon", "File", "Shmem")))
 
 
@@ -64,7 +64,7 @@ def areas(pid: int) -> Iterator[Area]:
     """Every mapping of a process; none of one that has ended."""
     head = ""
     lines: list[str] = []
-    for line in [*_read(pid).splitlines(), "0-0 "]:
+    for line in [*_lines(pid, "smaps"), "0-0 "]:
         if not line[:1].isupper() and "-" in line.partition(" ")[0]:
             if head:
                 yield _area(head, lines)
@@ -75,16 +75,7 @@ def areas(pid: int) -> Iterator[Area]:
 
 def page_tables(pid: int) -> int:
     """Bytes of a process's page tables."""
-    for line in pseudo.read(Path(f"/proc/{pid}/status")).splitlines():
-        if line.startswith("VmPTE:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def parent(pid: int) -> int:
-    """Its parent, 0 for one that has ended."""
-    words = pseudo.read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-    return int(words[1]) if len(words) > 1 else 0
+    return _numbers(_lines(pid, "status")).get("VmPTE", 0)
 
 
 def cpu_ns(pid: int) -> int:
@@ -93,11 +84,9 @@ def cpu_ns(pid: int) -> int:
     return int(words[0]) if words else 0
 
 
-def _read(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/smaps").read_bytes().decode("utf-8", "replace")
-    except OSError:
-        return ""
+def _lines(pid: int, name: str) -> list[str]:
+    """Of a file of a process; names in it have no line feeds, but what Python takes for one."""
+    return pseudo.read(Path(f"/proc/{pid}/{name}")).split("\n")
 
 
 def _area(head: str, lines: list[str]) -> Area:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from proa.costs import Memory, Part
-from proa.host import smaps
+from proa.host import pseudo, smaps
 from proa.host.cgroup import Cgroup, Kept
 from proa.host.smaps import Pages
 
@@ -29,7 +29,7 @@ class Held:
 def held(group: Cgroup) -> Held:
     """A reading of a place that runs, by its cgroup; its monitor is the parent of what is in it."""
     pids = group.pids()
-    monitor = next((p for p in map(smaps.parent, pids) if p and p not in pids), 0)
+    monitor = next((p for p in map(pseudo.parent, pids) if p and p not in pids), 0)
     pages = sum(map(smaps.rollup, pids), Pages())
     tables = sum(map(smaps.page_tables, [*pids, monitor]))
     cpu_ns = group.usage().cpu_ns + smaps.cpu_ns(monitor)
