@@ -24,7 +24,6 @@ class Described:
     unit: str
     better: str
     how: str
-    overhead: float | None = None
 
 
 COSTS: dict[str, Described] = {
@@ -54,7 +53,7 @@ COSTS: dict[str, Described] = {
 
 SIZES: dict[str, Described] = {
     "size.compressed": Described(
-        "compressed", "bytes", "lower", "the layers' blobs as the store has them",
+        "compressed", "bytes", "lower", "the layers' blobs, plain ones as a push has them",
     ),
     "size.unpacked": Described("unpacked", "bytes", "lower", "the files of all layers"),
     "size.unique": Described(
@@ -91,16 +90,12 @@ class Gathered:
         if found not in self.left:
             self.left.append(found)
 
-    def under(self, prefix: str) -> dict[str, dict[str, list[float]]]:
-        """The samples of measures whose keys begin so."""
-        return {key: by for key, by in self.samples.items() if key.startswith(prefix)}
-
     def measures(self, forms: Sequence[str]) -> Iterator[Measure]:
         """The measures, forms in their order."""
         for key, by_form in self.samples.items():
             row = self.described[key]
             taken = {form: tuple(by_form[form]) for form in forms if form in by_form}
-            cost = median(self.costs[key]) if key in self.costs else row.overhead
+            cost = median(self.costs[key]) if key in self.costs else None
             yield Measure(
                 key=key, group=key.split(".")[0], title=row.title, unit=row.unit,
                 better=row.better, how=row.how, samples=taken, overhead=cost,

@@ -17,7 +17,7 @@ def gather(client: Client, ways: Sequence[Way], gathered: Gathered) -> dict[str,
     for way in ways:
         name = way.image or str(way.options["machine"]["Disk"])
         try:
-            found = client.sizes(name)
+            found = client.sizes(name, inside=not way.image, compress=bool(way.image))
         except ProaError as error:
             gathered.leave(f"size of {way.form.title}", error.message)
             continue
