@@ -51,14 +51,6 @@ def ancestors(pid: int, table: dict[int, tuple[int, str]]) -> list[int]:
     return found
 
 
-def descendants(pid: int, table: dict[int, tuple[int, str]]) -> list[int]:
-    """The process and everything below it."""
-    members = [pid]
-    for member in members:
-        members.extend(child for child, (parent, _) in table.items() if parent == member)
-    return members
-
-
 def holds(pid: int, directory: str) -> bool:
     """Whether the process, or the monitor above it, has a file below `directory` open."""
     table = processes()

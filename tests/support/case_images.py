@@ -9,8 +9,6 @@ from tests.support import debs
 from tests.support.cases import Case, File, Link
 from tests.support.images import Layer, archive
 
-COMMAND = ("Cmd", "Entrypoint")
-
 
 def image_archive(case: Case) -> bytes:
     """What `docker load` takes; its image is called as the case."""

@@ -3,7 +3,7 @@
 A case is an image, an app file's service or a disk. Its label follows from the principles of
 docs/concepts/advice.md alone (`principle` is one of them in its words); the rules never see it.
 Visible cases are written down by hand in `tests/support/labelled/`; held-out ones are drawn by
-seed (`tests/support/drawn.py`).
+seed (`tests/support/drawn/`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 from proa.advice.facts import Value
 
 CONTAINER, VM = "container", "vm"
-KINDS = ("image", "app", "disk")
 
 
 @dataclass(frozen=True)

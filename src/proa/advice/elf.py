@@ -27,7 +27,7 @@ MACHINES = {
     258: "loong64",
 }
 LEVELS = ("x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4")
-KINDS = {2: "program", 3: "program or library"}
+KINDS = (2, 3)  # ET_EXEC, ET_DYN
 
 PT_INTERP, PT_NOTE = 3, 4
 NT_ABI_TAG, NT_PROPERTY = 1, 5

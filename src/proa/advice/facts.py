@@ -5,7 +5,6 @@ Readers of images, disks, app files and comparisons make `Fact`s; rules read not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 Value = bool | int | float | str | tuple[str, ...]
@@ -109,7 +108,3 @@ class Facts:
     def get(self, key: str) -> Fact | None:
         """The first fact with a key."""
         return next((fact for fact in self.all if fact.key == key), None)
-
-    def under(self, prefix: str) -> Iterator[Fact]:
-        """The facts whose keys begin so."""
-        return (fact for fact in self.all if fact.key.startswith(prefix))

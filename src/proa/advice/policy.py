@@ -37,7 +37,6 @@ from proa.errors import Invalid
 FORMS = (CONTAINER, VM)
 MAXIMUM_BYTES = 1 << 20
 _TABLES = ("allowed", "stated", "weights", "demand", "deny")
-_BOUNDS = ("least", "most", "known")
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ def _bounds(key: str, value: dict[str, Any]) -> Condition:
         "known": lambda bound: conditions.has(key) if bound else conditions.lacks(key),
     }
     if not value or value.keys() - made.keys():
-        raise Invalid(f"a policy's condition on '{key}' is unclear", hint=", ".join(_BOUNDS))
+        raise Invalid(f"a policy's condition on '{key}' is unclear", hint=", ".join(made))
     if not all(isinstance(bound, bool | int | float) for bound in value.values()):
         raise Invalid(f"a policy's bounds of '{key}' must be numbers")
     return conditions.every(*(made[name](bound) for name, bound in value.items()))

@@ -68,8 +68,8 @@ def _pair(now: Measure, before: Measure, form: str) -> Pair:
 
 
 def _change(now: Measure, before: Measure, form: str, said: Judged, confidence: float) -> Change:
-    ours = statistics.intervals(now, confidence)[form]
-    theirs = statistics.intervals(before, confidence)[form]
+    ours = statistics.interval(now.samples[form], confidence, f"{now.key} {form}")
+    theirs = statistics.interval(before.samples[form], confidence, f"{before.key} {form}")
     exact = now.group in statistics.EXACT_GROUPS
     verdict = said.verdict
     if verdict in _WORDS and not exact and not _apart(ours, theirs):

@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 
-from proa.errors import Invalid, Timeout
+from proa.errors import Timeout
 from proa.printable import clean
 
 RETRY_SECONDS = 0.001  # after a refusal: the resolution of what is found
@@ -36,12 +36,10 @@ def port_open(address: str, port: int, timeout_seconds: float) -> int:
     return moment
 
 
-def first_reply(address: str, port: int, timeout_seconds: float, path: str = "/") -> int:
+def first_reply(address: str, port: int, timeout_seconds: float) -> int:
     """Wait for a good reply: HTTP with a status below 400.  Raises Timeout, saying the last."""
     end = time.monotonic() + timeout_seconds
-    if any(char.isspace() for char in path) or not path.startswith("/"):
-        raise Invalid(f"'{path}' is no path of a request")
-    request = f"GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nConnection: close\r\n\r\n"
+    request = f"GET / HTTP/1.1\r\nHost: {address}:{port}\r\nConnection: close\r\n\r\n"
     last = "nothing"
     while True:
         try:

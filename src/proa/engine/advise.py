@@ -178,9 +178,7 @@ def noted(advice: Advice) -> dict[str, Any]:
 
 
 def said(record: Mapping[str, Any]) -> str:
-    """The same in a line, for whoever created it; nothing where nothing was chosen."""
-    if not record:
-        return ""
+    """The same in a line, for whoever created it."""
     own = [one["Words"] for one in record["Reasons"] if one["Form"] == record["Form"]]
     why = "; ".join(own[:2]) or "nothing speaks for a kernel of its own"
     return f"isolation 'auto' chose {record['Form']} ({record['Strength']}): {why}"

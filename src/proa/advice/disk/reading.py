@@ -48,7 +48,7 @@ def of_tree(tree: Tree, disk: Disk) -> Machine:
     release, source = _release(tree)
     problems = (*disk.problems, *(("not all names were looked at",) if tree.cut else ()))
     versions = _versions(tree)
-    found = tuple(_versioned(tree, item, versions) for item in services.read(tree))
+    found = tuple(_versioned(item, versions) for item in services.read(tree))
     return Machine(
         disk.name, "linux", source or "a root file system of Linux",
         systems.architecture(tree),
@@ -165,7 +165,7 @@ def _versions(tree: Tree) -> dict[str, Found]:
     return found
 
 
-def _versioned(tree: Tree, service: Service, versions: dict[str, Found]) -> Service:
+def _versioned(service: Service, versions: dict[str, Found]) -> Service:
     """The version of its product: of its package, or of a directory that is named by it."""
     product = products.BY_KEY.get(service.product)
     if product is None:

@@ -44,7 +44,6 @@ _LOADERS = (
     (r"/lib/ld-linux\.so\.2|/lib/ld-musl-i386\.so\.1", "386"),
 )
 _BSD_LABEL = 0x82564557
-_LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 
 
 @dataclass(frozen=True)

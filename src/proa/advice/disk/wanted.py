@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 
@@ -65,7 +66,7 @@ def _candidates(tree: Tree) -> Iterator[str]:
         yield item.path
         if item.kind in ("timer", "socket"):
             yield units.path_of(tree, f"{item.name}.service")
-        name = posix_name(item.path)
+        name = posixpath.basename(item.path)
         for place in ("/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system"):
             for unit in (f"{item.name}.{item.kind}", name):
                 yield from tree.under(f"{place}/{unit}.d", r".*\.conf")
@@ -73,11 +74,6 @@ def _candidates(tree: Tree) -> Iterator[str]:
     yield from (path for path in names if _takes(_CONFIGURATION, _NOISE, path))
     own = [path for path in names if _takes(_APPLICATION, _SKIPPED, path)]
     yield from sorted(own, key=lambda path: (path.count("/"), path))
-
-
-def posix_name(path: str) -> str:
-    """The last part of a path."""
-    return path.rpartition("/")[2]
 
 
 def _takes(pattern: re.Pattern[str], noise: re.Pattern[str], path: str) -> bool:

@@ -72,7 +72,7 @@ def _parts(
     for service in shown:
         to.blank()
         kept, password = parts.write(to, machine, service, names)
-        parts.depends(to, service, names, needs[service.name])
+        parts.depends(to, names, needs[service.name])
         volumes += kept
         secrets += [names.services[service.name]] if password else []
     return volumes, secrets

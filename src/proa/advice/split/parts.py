@@ -214,7 +214,7 @@ def _life(to: Writer, service: Service) -> None:
         to.pair(2, "restart", "unless-stopped", "it was started at every boot")
 
 
-def depends(to: Writer, service: Service, names: Names, wanted: list[Need]) -> None:
+def depends(to: Writer, names: Names, wanted: list[Need]) -> None:
     """What it depends on; a reason each."""
     if not wanted:
         return

@@ -62,12 +62,8 @@ def watch(client: Client, subject: Subject, *words: str, seconds: float, **optio
 
     `words` are further ones of the probe.  Raises what starting an instance raises.
     """
-    machine = dict(options.pop("machine", {}))
-    image = subject.name
-    if subject.kind == "disk":
-        machine["Disk"], image = subject.name, ""
-    command = subject.command or command_of(client, image)
-    with Probe(client, image, machine=machine, **options) as probe:
+    command = subject.command or command_of(client, subject.name)
+    with Probe(client, subject.name, **options) as probe:
         limit = max(round(seconds), 1)
         lines = probe.ask(
             "trace", f"seconds={limit}", *words, "--", *command, seconds=limit + START_SECONDS
