@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
-from proa import plan
 from proa.advice.disk import reading, wanted
 from proa.advice.disk.machine import Machine
 from proa.advice.disk.tree import NAMES_MAXIMUM, Entry, Tree
 from proa.engine import disk_reader, whole
 from proa.engine.core import Core
-from proa.engine.tree import HARD_LINK, Reader
+from proa.engine.tree import HARD_LINK
 from proa.engine.tree import Entry as Record
-from proa.errors import Corrupt, Invalid, NotFound, ProaError, Timeout, Unsupported
+from proa.errors import Corrupt, Invalid, NotFound, ProaError, Unsupported
 from proa.image.machine import formats
 from proa.image.machine.probe import Volume
 from proa.isolation.vm import layers, qcow2
@@ -29,7 +26,6 @@ from proa.isolation.vm.inspector import DEVICE, Disk, Inspector
 from proa.isolation.vm.layers import Chain
 
 _BATCH = 64
-LISTING_SECONDS = 600
 STATUS_MAXIMUM = 1 << 20  # of the package database
 _MADE_WHOLE = ("vdi",)  # QEMU would write to it
 
@@ -136,21 +132,9 @@ def _strange(vm: Inspector, disk: reading.Disk, found: Sequence[Volume], why: st
 def _names(vm: Inspector, target: str) -> Tree:
     """All names below the root."""
     tree = Tree()
-    top = Path(target).name
-    listing = plan.Builtin(("tree-out", target, "names"))
-    with vm.stream(listing) as connection, connection.makefile("rb") as stream:
-        reader = Reader(cast(BinaryIO, stream))
-        end = time.monotonic() + LISTING_SECONDS
-        for number in range(NAMES_MAXIMUM):
-            if not number % 1000 and time.monotonic() > end:
-                raise Timeout("the guest that reads the disk takes too long")
-            record = reader.entry()
-            if record is None:
-                return tree
-            inner = record.path.removeprefix(top).strip("/")
-            if inner:
-                tree.add(f"/{inner}", entry(record))
-    raise Corrupt(f"the disk has more than '{NAMES_MAXIMUM}' names")
+    for path, record in disk_reader.names(vm, target, NAMES_MAXIMUM):
+        tree.add(f"/{path}", entry(record))
+    return tree
 
 
 def entry(record: Record) -> Entry:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO
 
-from proa import plan
 from proa.engine import disk_facts, disk_reader
 from proa.engine.core import Core
-from proa.engine.tree import Reader
 from proa.image.machine.ledger import records, unmerged
 from proa.image.sbom.component import short
 from proa.image.sizes import OTHER, Row, directory, rows
@@ -51,18 +48,11 @@ def _scrap() -> IO[str]:
 def _note(vm: Inspector, target: str, rest: IO[str]) -> list[str]:
     """Write every file's size and path to a scrap; gives dpkg's lists."""
     lists: list[str] = []
-    top = Path(target).name
-    with (
-        vm.stream(plan.Builtin(("tree-out", target, "names"))) as connection,
-        connection.makefile("rb") as stream,
-    ):
-        reader = Reader(cast(BinaryIO, stream))
-        while (record := reader.entry()) is not None:
-            path = record.path.removeprefix(top).strip("/")
-            if size := disk_facts.entry(record).size:
-                rest.write(f"{size} {path}\0")
-            if path.startswith(_LISTS) and path.endswith(_LIST) and len(lists) < _LISTS_MAXIMUM:
-                lists.append(path)
+    for path, record in disk_reader.names(vm, target):
+        if size := disk_facts.entry(record).size:
+            rest.write(f"{size} {path}\0")
+        if path.startswith(_LISTS) and path.endswith(_LIST) and len(lists) < _LISTS_MAXIMUM:
+            lists.append(path)
     return lists
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
 
-from proa.errors import Corrupt, Invalid, LaunchError, Unsupported
+from proa import plan
+from proa.engine.tree import Entry, Reader
+from proa.errors import Corrupt, Invalid, LaunchError, Timeout, Unsupported
 from proa.image.machine import fstab, probe
 from proa.image.machine.probe import Volume
 from proa.isolation.vm.inspector import DEVICE, Inspector
 
 PARTITIONS_MAXIMUM = 32
+NAMES_MAXIMUM = 4_000_000
+LISTING_SECONDS = 600
 _PARTITION = re.compile(r"vda(\d{1,3})$")
 _ROOTS = ("ext4", "xfs", "btrfs")
 _SUBVOLUMES = ("", "@", "root", "@rootfs")
@@ -81,6 +88,27 @@ def find(vm: Inspector, found: Sequence[Volume], wanted: int | None) -> Machine:
         raise Invalid(f"several partitions may be the root: {numbers}", hint="name one with --root")
     target, root = chosen[0]
     return _with_fstab(vm, target, root, found)
+
+
+def names(vm: Inspector, target: str, most: int = NAMES_MAXIMUM) -> Iterator[tuple[str, Entry]]:
+    """Every path below a mounted root, without a slash in front, and what is told of it.
+
+    Raises Corrupt for more than `most` names, Timeout for a guest that takes too long: it may tell
+    what it likes.
+    """
+    top, end = Path(target).name, time.monotonic() + LISTING_SECONDS
+    listing = plan.Builtin(("tree-out", target, "names"))
+    with vm.stream(listing) as connection, connection.makefile("rb") as stream:
+        reader = Reader(cast(BinaryIO, stream))
+        for number in range(most):
+            if not number % 1000 and time.monotonic() > end:
+                raise Timeout("the guest that reads the disk takes too long")
+            entry = reader.entry()
+            if entry is None:
+                return
+            if inner := entry.path.removeprefix(top).strip("/"):
+                yield inner, entry
+    raise Corrupt(f"the disk has more than '{most}' names")
 
 
 def _no_root(found: Sequence[Volume], wanted: int | None) -> Invalid | Unsupported:

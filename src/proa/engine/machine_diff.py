@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
-from typing import BinaryIO, cast
 
-from proa import plan
 from proa.engine import disk_reader
 from proa.engine.core import Core
 from proa.engine.instance import Instance
 from proa.engine.machine_commit import at_rest
-from proa.engine.tree import HARD_LINK, Entry, Reader
-from proa.errors import Corrupt, Unsupported
+from proa.engine.tree import HARD_LINK, Entry
+from proa.errors import Unsupported
 from proa.isolation.vm import layers, qcow2
 from proa.isolation.vm.inspector import Disk
 from proa.isolation.vm.layers import Chain
 
 CHANGED, ADDED, DELETED = 0, 1, 2  # Docker's numbers
-_ENTRIES_MAXIMUM = 4_000_000
 _Facts = tuple[object, ...]
 
 
@@ -64,20 +60,9 @@ def _files(core: Core, chain: Chain) -> dict[str, _Facts]:
         disk = Disk(path, "qcow2", work / "scratch", lambda: layers.open_readonly(chain))
         with core.vms.inspector(disk, work) as vm:
             machine = disk_reader.find(vm, disk_reader.volumes(vm), None)
-            listing = plan.Builtin(("tree-out", machine.target, "names"))
-            with vm.stream(listing) as connection, connection.makefile("rb") as stream:
-                return _read(Reader(cast(BinaryIO, stream)), Path(machine.target).name)
-
-
-def _read(reader: Reader, top: str) -> dict[str, _Facts]:
-    found: dict[str, _Facts] = {}
-    while (entry := reader.entry()) is not None:
-        inner = entry.path.removeprefix(top).strip("/")
-        found[f"/{inner}"] = _facts(entry)
-        if len(found) > _ENTRIES_MAXIMUM:
-            raise Corrupt("the disk has more files than are compared")
-    found.pop("/", None)
-    return found
+            return {
+                f"/{path}": _facts(entry) for path, entry in disk_reader.names(vm, machine.target)
+            }
 
 
 def _facts(entry: Entry) -> _Facts:
