@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from proa.client.sdk import Client
 from proa.compare import isolation as isolations
 from proa.compare import portability as portabilities
 from proa.compare.fleet import Fleet
@@ -41,12 +40,14 @@ def _limited(way: Way) -> Way:
 
 
 def portability(
-    client: Client,
+    fleet: Fleet,
     subject: Subject,
     options: Options,
     ways: Sequence[Form],
     told: Callable[[str], None],
 ) -> Portability:
     """What hosts need, and trials on kernels when they were asked for."""
-    asked = portabilities.Options(subject, options.kernels, create=options.create)
-    return portabilities.gather(client, asked, ways, lambda what: told(f"portability: {what}"))
+    asked = portabilities.Options(subject, options.kernels, create=fleet.labelled(options.create))
+    return portabilities.gather(
+        fleet.client, asked, ways, lambda what: told(f"portability: {what}")
+    )

@@ -47,12 +47,12 @@ class Fleet:
         self, way: Way, command: Sequence[str] = (), client: Client | None = None
     ) -> Instance:
         """An instance in a form, not started; `client` serves another thread."""
-        options = self._labelled(way.options)
+        options = self.labelled(way.options)
         return (client or self.client).create(way.image, command, **options)
 
     def probe(self, way: Way) -> Probe:
         """An instance in a form with the probe in it, to be entered."""
-        return Probe(self.client, way.image, **self._labelled(way.options))
+        return Probe(self.client, way.image, **self.labelled(way.options))
 
     def discard_image(self, name: str) -> None:
         """Remove an image, too, at the end."""
@@ -84,7 +84,8 @@ class Fleet:
                 with suppress(NotFound, Conflict):
                     self.client.remove_image(name, force=True)
 
-    def _labelled(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def labelled(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What to create one with, so that it is among them."""
         labels = {**options.get("labels", {}), LABEL: "compared", RUN_LABEL: self.run}
         return {**options, "labels": labels}
 

@@ -178,7 +178,7 @@ class Session:
         self.course.part("portability", "portability")
         found = [self._form(way) for way in ways]
         try:
-            return evidence.portability(self.client, subject, self.options, found, self.course.say)
+            return evidence.portability(self.fleet, subject, self.options, found, self.course.say)
         except ProaError as error:
             self.found.leave("portability", error.message)
             return Portability()

@@ -137,6 +137,7 @@ class Runs:
         self.told("reading its programs")
         subject = self.options.subject
         with contextlib.ExitStack() as stack:
-            instance = self.client.create(subject.name, ["true"], network="none")
+            labels = self.options.create.get("labels", {})
+            instance = self.client.create(subject.name, ["true"], network="none", labels=labels)
             stack.callback(instance.remove, force=True)
             return programs.survey(instance.export())
